@@ -1,0 +1,26 @@
+//! Compiles the protocol files without protoc, and tells the linker how haled-pause starts.
+
+fn main() {
+    if std::env::var_os("CARGO_FEATURE_PAUSE").is_some() {
+        // haled-pause brings its own _start and nothing of the C runtime.
+        for arg in ["-nostartfiles", "-nostdlib", "-static"] {
+            println!("cargo:rustc-link-arg-bin=haled-pause={arg}");
+        }
+    }
+    #[cfg(feature = "daemon")]
+    protocol::compile();
+}
+
+#[cfg(feature = "daemon")]
+mod protocol {
+    /// Every message and service under `proto/`, as Rust under `OUT_DIR`.
+    pub(crate) fn compile() {
+        println!("cargo:rerun-if-changed=proto");
+        let files = ["proto/cri/v1/api.proto", "proto/haled/v1/haled.proto"];
+        let set = protox::compile(files, ["proto"]).unwrap_or_else(|error| panic!("{error}"));
+        tonic_prost_build::configure()
+            .bytes(".haled.v1")
+            .compile_fds(set)
+            .unwrap_or_else(|error| panic!("cannot generate the protocol code: {error}"));
+    }
+}

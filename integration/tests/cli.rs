@@ -1,0 +1,1 @@
+//! Tests of `cli` with the real parts.

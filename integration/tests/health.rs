@@ -1,0 +1,1 @@
+//! Tests of `health` with the real parts.

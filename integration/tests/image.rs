@@ -1,0 +1,1 @@
+//! Tests of `image` with the real parts.

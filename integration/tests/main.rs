@@ -1,0 +1,13 @@
+//! Integration tests: real kernel, real runc, real CNI plugins, a real registry on loopback.
+//!
+//! They need root. Each test has a private root directory and unique names, so they run in
+//! parallel, and each removes what it made.
+#![allow(missing_docs)]
+
+mod cli;
+mod health;
+mod image;
+mod monitor;
+mod network;
+mod oci;
+mod store;

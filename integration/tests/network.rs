@@ -1,0 +1,1 @@
+//! Tests of `network` with the real parts.

@@ -1,0 +1,1 @@
+//! Tests of `oci` with the real parts.

@@ -1,0 +1,1 @@
+//! Tests of `store` with the real parts.

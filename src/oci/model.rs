@@ -1,0 +1,174 @@
+//! What a container should be, in the words of the field and free of any wire format.
+//!
+//! The CRI face and the manifests both speak in these types; `build` turns them into a
+//! runtime configuration. Values here have been parsed, not yet resolved: a user may
+//! still be a name, a path may not exist.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::ContainerId;
+
+/// One environment variable.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EnvVar {
+    /// The name; never empty, never with `=` or NUL.
+    pub name: String,
+    /// The value.
+    pub value: String,
+}
+
+/// How mounts travel between the container and the host (mount_namespaces(7)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum Propagation {
+    /// `rprivate`.
+    #[default]
+    Private,
+    /// `rslave`.
+    HostToContainer,
+    /// `rshared`.
+    Bidirectional,
+}
+
+/// A host path bound into the container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mount {
+    /// Absolute path in the container.
+    pub container_path: PathBuf,
+    /// Absolute path on the host.
+    pub host_path: PathBuf,
+    /// Read-only.
+    pub readonly: bool,
+    /// Read-only for the mounts below it too (needs `readonly`).
+    pub recursive_readonly: bool,
+    /// Relabel for SELinux; without effect where it is inactive.
+    pub selinux_relabel: bool,
+    /// Propagation.
+    pub propagation: Propagation,
+}
+
+/// A host device given to the container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Device {
+    /// Absolute path on the host: a device node, or a directory of them.
+    pub host_path: PathBuf,
+    /// Absolute path in the container.
+    pub container_path: PathBuf,
+    /// Any of `r`, `w` and `m`.
+    pub permissions: String,
+}
+
+/// Who the process runs as, as asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct UserRequest {
+    /// Numeric user; goes before `name`.
+    pub uid: Option<u32>,
+    /// Numeric group; only with `uid` or `name`.
+    pub gid: Option<u32>,
+    /// User name, looked up in the image's /etc/passwd.
+    pub name: Option<String>,
+    /// Further groups.
+    pub supplemental_groups: Vec<u32>,
+    /// Only `supplemental_groups`: what /etc/group says of the user doesn't count.
+    pub strict_groups: bool,
+}
+
+/// Capabilities to add to and drop from the default set. Names as given: `NET_ADMIN`,
+/// `CAP_NET_ADMIN` or `ALL`, in any case.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct CapabilityRequest {
+    /// Added.
+    pub add: Vec<String>,
+    /// Dropped; dropping goes before adding, but for `ALL`.
+    pub drop: Vec<String>,
+    /// Added to the ambient set as well.
+    pub ambient: Vec<String>,
+}
+
+/// A security profile: seccomp's or AppArmor's.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum Profile {
+    /// None.
+    #[default]
+    Unconfined,
+    /// haled's own.
+    RuntimeDefault,
+    /// seccomp: an absolute path of a JSON file; AppArmor: a loaded profile's name.
+    Localhost(String),
+}
+
+/// What confines the container.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Security {
+    /// Every capability and device, nothing masked.
+    pub privileged: bool,
+    /// Capabilities.
+    pub capabilities: CapabilityRequest,
+    /// Who it runs as.
+    pub user: UserRequest,
+    /// The root file system can't be written.
+    pub readonly_rootfs: bool,
+    /// execve gains no privileges (prctl(2), PR_SET_NO_NEW_PRIVS).
+    pub no_new_privs: bool,
+    /// Paths hidden from the container; `None`: haled's default list.
+    pub masked_paths: Option<Vec<String>>,
+    /// Paths that can't be written; `None`: haled's default list.
+    pub readonly_paths: Option<Vec<String>>,
+    /// System call filter.
+    pub seccomp: Profile,
+    /// AppArmor profile; `None`: haled's default where AppArmor is active.
+    pub apparmor: Option<Profile>,
+}
+
+/// Limits. Zero or `None`: unlimited, the kernel's default.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Resources {
+    /// Relative weight, cgroup v1 scale: 2 to 262144.
+    pub cpu_shares: Option<u64>,
+    /// Microseconds of CPU in each period; -1 is unlimited.
+    pub cpu_quota_us: Option<i64>,
+    /// Microseconds.
+    pub cpu_period_us: Option<u64>,
+    /// CPU list: `0-2,4`.
+    pub cpuset_cpus: String,
+    /// Memory node list.
+    pub cpuset_mems: String,
+    /// Bytes of memory.
+    pub memory_limit_bytes: Option<i64>,
+    /// Bytes of memory and swap together.
+    pub memory_swap_bytes: Option<i64>,
+    /// Processes and threads.
+    pub pids_limit: Option<i64>,
+    /// -1000 to 1000 (proc(5)).
+    pub oom_score_adj: i32,
+    /// Bytes by page size: `2MB`.
+    pub hugepage_limits: BTreeMap<String, u64>,
+    /// cgroup v2 files, verbatim.
+    pub unified: BTreeMap<String, String>,
+}
+
+/// Which PID namespace a container has.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum PidMode {
+    /// The sandbox's: haled-pause is PID 1.
+    Pod,
+    /// One of its own.
+    #[default]
+    Container,
+    /// The host's.
+    Node,
+    /// That of another container of the pod.
+    Target(ContainerId),
+}
+
+/// A namespace that is the sandbox's or the host's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum Sharing {
+    /// The sandbox's.
+    #[default]
+    Pod,
+    /// The host's.
+    Node,
+}

@@ -1,0 +1,50 @@
+//! What a sandbox was asked to be: kept as it came, in our own words.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::network::{Dns, PortMapping};
+use crate::oci::model::{PidMode, Resources, Sharing};
+
+/// A sandbox's configuration. Immutable from its creation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SandboxConfig {
+    /// The pod's name.
+    pub name: String,
+    /// Its namespace.
+    pub namespace: String,
+    /// Its uid.
+    pub uid: String,
+    /// Which try this is.
+    pub attempt: u32,
+    /// Empty: the host's, or none.
+    pub hostname: String,
+    /// Absolute; empty: no logs.
+    pub log_directory: PathBuf,
+    /// resolv.conf; `None`: the host's as it is.
+    pub dns: Option<Dns>,
+    /// Published ports.
+    pub port_mappings: Vec<PortMapping>,
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+    /// Annotations.
+    pub annotations: BTreeMap<String, String>,
+    /// Empty: the daemon's own.
+    pub cgroup_parent: String,
+    /// Of the sandbox's namespaces.
+    pub sysctls: BTreeMap<String, String>,
+    /// Network namespace.
+    pub network: Sharing,
+    /// IPC namespace.
+    pub ipc: Sharing,
+    /// PID namespace.
+    pub pid: PidMode,
+    /// May hold privileged containers.
+    pub privileged: bool,
+    /// The pod's limits, when the client says.
+    pub resources: Option<Resources>,
+    /// Empty: the default handler.
+    pub runtime_handler: String,
+}

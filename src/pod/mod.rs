@@ -1,0 +1,3 @@
+//! Pods: the sandbox, its driver task, its namespaces and files.
+
+pub mod config;
