@@ -16,7 +16,9 @@ mod protocol {
     /// Every message and service under `proto/`, as Rust under `OUT_DIR`.
     pub(crate) fn compile() {
         println!("cargo:rerun-if-changed=proto");
-        let files = ["proto/cri/v1/api.proto", "proto/haled/v1/haled.proto"];
+        // Each of the two services imports all the rest of the CRI.
+        let files =
+            ["cri/v1/runtime_service.proto", "cri/v1/image_service.proto", "haled/v1/haled.proto"];
         let set = protox::compile(files, ["proto"]).unwrap_or_else(|error| panic!("{error}"));
         tonic_prost_build::configure()
             .bytes(".haled.v1")
