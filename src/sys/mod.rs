@@ -4,7 +4,19 @@
 
 #[cfg(feature = "daemon")]
 pub mod cgroup;
+pub mod clone;
+pub mod fds;
+pub mod loopback;
 pub mod mount;
 #[cfg(feature = "daemon")]
 pub mod netns;
+pub mod oom;
+#[cfg(feature = "daemon")]
+pub mod overlay;
 pub mod process;
+#[cfg(feature = "daemon")]
+pub mod readiness;
+pub mod socket;
+#[cfg(feature = "daemon")]
+pub mod tree;
+pub mod wait;

@@ -1,19 +1,127 @@
 //! Processes by pidfd and start time, so that a number is never taken for a later process.
+#![allow(unsafe_code)]
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 /// Field 22 of /proc/PID/stat: clock ticks from boot to the process's start (proc(5)).
-pub fn start_ticks(_pid: i32) -> io::Result<u64> {
-    todo!()
+/// `NotFound`: there is no such process.
+pub fn start_ticks(pid: i32) -> io::Result<u64> {
+    let stat = stat(pid)?;
+    field(&stat, 22).and_then(|text| text.parse().ok()).ok_or_else(|| malformed(pid))
+}
+
+/// Field 4 of /proc/PID/stat: the number of its parent.
+pub fn parent(pid: i32) -> io::Result<i32> {
+    let stat = stat(pid)?;
+    field(&stat, 4).and_then(|text| text.parse().ok()).ok_or_else(|| malformed(pid))
 }
 
 /// A pidfd of the process that has this number and this start; `None`: it is gone.
-pub fn open(_pid: i32, _start_ticks: u64) -> io::Result<Option<OwnedFd>> {
-    todo!()
+pub fn open(pid: i32, start_ticks: u64) -> io::Result<Option<OwnedFd>> {
+    let Some(number) = (pid > 0).then(|| Pid::from_raw(pid)).flatten() else { return Ok(None) };
+    let pidfd = match pidfd_open(number, PidfdFlags::empty()) {
+        Ok(pidfd) => pidfd,
+        Err(rustix::io::Errno::SRCH) => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    // The start is read after the pidfd is held: were the number reused between the two, the
+    // later process would show another start.
+    match self::start_ticks(pid) {
+        Ok(found) if found == start_ticks => Ok(Some(pidfd)),
+        Ok(_) => Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
-/// Sends a signal by pidfd (pidfd_send_signal(2)). The process is gone: no error.
-pub fn signal(_pidfd: &OwnedFd, _signal: i32) -> io::Result<()> {
-    todo!()
+/// Sends a signal by pidfd (pidfd_send_signal(2)), real-time signals too. The process is
+/// gone: no error.
+pub fn signal(pidfd: &OwnedFd, signal: i32) -> io::Result<()> {
+    // SAFETY: a live descriptor, a number, no siginfo and no flags; nothing is written.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            pidfd.as_raw_fd(),
+            signal,
+            std::ptr::null::<libc::siginfo_t>(),
+            0,
+        )
+    };
+    gone_is_fine(result == 0)
+}
+
+/// Sends a signal to a child that has not been reaped, so its number is its own, or with a
+/// negative number to a process group. Gone: no error.
+pub fn signal_child(pid: i32, signal: i32) -> io::Result<()> {
+    // SAFETY: kill(2) takes two numbers and touches no memory.
+    gone_is_fine(unsafe { libc::kill(pid, signal) } == 0)
+}
+
+fn gone_is_fine(sent: bool) -> io::Result<()> {
+    if sent {
+        return Ok(());
+    }
+    match io::Error::last_os_error() {
+        error if error.raw_os_error() == Some(libc::ESRCH) => Ok(()),
+        error => Err(error),
+    }
+}
+
+fn stat(pid: i32) -> io::Result<Vec<u8>> {
+    std::fs::read(format!("/proc/{pid}/stat")).map_err(|error| match error.raw_os_error() {
+        // The process ended between open and read.
+        Some(libc::ESRCH) => io::ErrorKind::NotFound.into(),
+        _ => error,
+    })
+}
+
+/// A field of stat by its number in proc(5), from the third on. The second, the program's
+/// name, may hold spaces and parentheses, so counting starts after its last `)`.
+fn field(stat: &[u8], number: usize) -> Option<&str> {
+    let name_end = stat.iter().rposition(|&byte| byte == b')')?;
+    let rest = std::str::from_utf8(&stat[name_end + 1..]).ok()?;
+    rest.split_ascii_whitespace().nth(number.checked_sub(3)?)
+}
+
+fn malformed(pid: i32) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, format!("/proc/{pid}/stat is not as in proc(5)"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Command, Stdio};
+
+    use super::*;
+
+    #[test]
+    fn a_name_with_parentheses_and_spaces_moves_no_field() {
+        let tail = "S 7 9 9 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 987654 1 2 3";
+        for name in ["sh", "a b", ") R 1 2", "((", "x)\n("] {
+            let stat = format!("42 ({name}) {tail}");
+            assert_eq!(field(stat.as_bytes(), 22), Some("987654"), "{name}");
+            assert_eq!(field(stat.as_bytes(), 4), Some("7"), "{name}");
+        }
+        assert_eq!(field(b"42 (sh) S 1", 22), None);
+        assert_eq!(field(b"", 22), None);
+    }
+
+    #[test]
+    fn a_process_is_opened_by_number_and_start_alone() {
+        let mut child = Command::new("sleep").arg("600").stdin(Stdio::null()).spawn().unwrap();
+        let pid = child.id() as i32;
+        let ticks = start_ticks(pid).unwrap();
+        assert_eq!(parent(pid).unwrap(), std::process::id() as i32);
+        assert!(open(pid, ticks + 1).unwrap().is_none());
+        let pidfd = open(pid, ticks).unwrap().expect("it runs");
+        signal(&pidfd, libc::SIGKILL).unwrap();
+        child.wait().unwrap();
+        signal(&pidfd, libc::SIGKILL).unwrap();
+        assert!(open(pid, ticks).unwrap().is_none());
+        assert_eq!(start_ticks(pid).unwrap_err().kind(), io::ErrorKind::NotFound);
+        assert!(open(0, 0).unwrap().is_none());
+        assert!(open(-1, 0).unwrap().is_none());
+    }
 }
