@@ -1,12 +1,22 @@
 //! What haled must remember: versioned records in one SQLite file.
 //!
 //! Records are JSON with a kind, a key and a version, apart from every wire type. The store
-//! knows no room's types; each room brings its own [`Record`].
+//! knows no room's types; each room brings its own [`Record`]. `database` is the file and
+//! what is read from it, `lock` keeps a second daemon off the same root directory.
+//!
+//! One unreadable record never stops a start: it is set aside, in a table of its own, and
+//! told to the caller, who logs it. Never here: a decision on what a record means.
 
-use std::path::{Path, PathBuf};
+mod database;
+mod lock;
+
+use std::path::PathBuf;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+
+pub use database::Store;
+pub use lock::{RootInUse, RootLock};
 
 /// Something that is stored.
 pub trait Record: Serialize + DeserializeOwned {
@@ -25,11 +35,6 @@ pub trait Record: Serialize + DeserializeOwned {
     }
 }
 
-/// Why the store failed.
-#[derive(Debug, thiserror::Error)]
-#[error("not written yet")]
-pub struct Error;
-
 /// A record that could not be read; it was moved out of the way, not lost.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SetAside {
@@ -41,50 +46,63 @@ pub struct SetAside {
     pub why: String,
 }
 
-/// The store. Cheap to clone; calls take well under a millisecond and may be made on a
-/// tokio worker.
-#[derive(Debug, Clone)]
-pub struct Store {}
+/// The readable records of a kind by key, and those just set aside.
+pub type All<R> = (Vec<(String, R)>, Vec<SetAside>);
 
-impl Store {
-    /// Opens or makes the file. A file that is no database is moved aside and reported.
-    pub fn open(_path: &Path) -> Result<Self, Error> {
-        todo!()
-    }
-
-    /// Writes one record, whole or not at all.
-    pub fn put<R: Record>(&self, _key: &str, _record: &R) -> Result<(), Error> {
-        todo!()
-    }
-
-    /// Removes one; false: there was none.
-    pub fn delete<R: Record>(&self, _key: &str) -> Result<bool, Error> {
-        todo!()
-    }
-
-    /// Every readable record of a kind, by key; unreadable ones are set aside.
-    pub fn all<R: Record>(&self) -> Result<(Vec<(String, R)>, Vec<SetAside>), Error> {
-        todo!()
-    }
-}
-
-/// Held while a daemon runs on a root directory (flock(2) on `<root>/lock`).
-#[derive(Debug)]
-pub struct RootLock {}
-
-impl RootLock {
-    /// Takes it, or says which process has it.
-    pub fn take(_root: &Path) -> Result<Self, RootInUse> {
-        todo!()
-    }
-}
-
-/// Another daemon runs on this root directory.
+/// Why the store failed.
 #[derive(Debug, thiserror::Error)]
-#[error("another haled (pid {pid}) runs on {}: stop it, or give --root another directory", root.display())]
-pub struct RootInUse {
-    /// The directory.
-    pub root: PathBuf,
-    /// The other's pid, 0 where it could not be read.
-    pub pid: u32,
+pub enum Error {
+    /// SQLite could not do it: a full disk, an I/O error, a lock held too long.
+    #[error("cannot {doing} in {}: {source}", path.display())]
+    Database {
+        /// "write sandbox \"ab12\"".
+        doing: String,
+        /// The database file.
+        path: PathBuf,
+        /// SQLite's own words.
+        source: rusqlite::Error,
+    },
+    /// The file or its directory can't be used.
+    #[error("cannot {doing} {}: {source}", path.display())]
+    File {
+        /// "make the directory".
+        doing: &'static str,
+        /// Which.
+        path: PathBuf,
+        /// The system's answer.
+        source: std::io::Error,
+    },
+    /// A later haled wrote the file.
+    #[error(
+        "{} was written by a newer haled (schema {found}, this one knows up to {known}): \
+         run that version, or give --root another directory",
+        path.display()
+    )]
+    Newer {
+        /// The database file.
+        path: PathBuf,
+        /// Its schema.
+        found: i64,
+        /// Ours.
+        known: i64,
+    },
+    /// An SQLite file of some other program.
+    #[error("{} is a database of another program: give --root another directory", path.display())]
+    Foreign {
+        /// The database file.
+        path: PathBuf,
+    },
+    /// A record can't be put as JSON (a map whose keys are no text, say).
+    #[error("{kind} \"{key}\" cannot be stored: {source}")]
+    Unstorable {
+        /// Its kind.
+        kind: &'static str,
+        /// Its key.
+        key: String,
+        /// Why.
+        source: serde_json::Error,
+    },
+    /// Another daemon runs on this root directory.
+    #[error(transparent)]
+    InUse(#[from] RootInUse),
 }
