@@ -1,6 +1,14 @@
 //! The daemon's TOML file: schema, defaults, validation, documentation.
 //!
 //! Parsed once, at start; no other room reads it: each is handed its own settings.
+//!
+//! `file` turns TOML into values and knows where each stood, `schema` says which keys there
+//! are, `check` what each may be. Never here: the environment, the command line, or a look at
+//! whether a path exists.
+
+mod check;
+mod file;
+mod schema;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -86,19 +94,69 @@ pub struct LogConfig {
     pub json: bool,
 }
 
-/// Why a file was refused: file, line, key, what was found, what is allowed.
-#[derive(Debug, thiserror::Error)]
+/// Why a file was refused: file, line, key, what was found, what is allowed. One line each.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct Error(pub String);
 
+/// Where the file is looked for when none is named.
+pub const DEFAULT_PATH: &str = "/etc/haled/config.toml";
+/// The longest file that is read, in bytes.
+const LENGTH_LIMIT: u64 = 1 << 20;
+
 impl Config {
+    /// Reads the file that was named, or the one at [`DEFAULT_PATH`], which may be missing.
+    pub fn find(named: Option<&Path>) -> Result<Self, Error> {
+        match named {
+            Some(path) => Self::load(path),
+            None if Path::new(DEFAULT_PATH).exists() => Self::load(Path::new(DEFAULT_PATH)),
+            None => Ok(Self::default()),
+        }
+    }
+
     /// Reads a file. An unknown key is refused with the nearest one.
-    pub fn load(_path: &Path) -> Result<Self, Error> {
-        todo!()
+    pub fn load(path: &Path) -> Result<Self, Error> {
+        let text = read(path)
+            .map_err(|error| Error(format!("cannot read {}: {error}", path.display())))?;
+        Self::parse(&text, path)
+    }
+
+    /// Reads a file's text; `path` is only named in errors.
+    pub fn parse(text: &str, path: &Path) -> Result<Self, Error> {
+        schema::read(text).map_err(|mistakes| {
+            let line = |mistake: &file::Mistake| match mistake.line {
+                Some(line) => format!("{}:{line}: {}", path.display(), mistake.what),
+                None => format!("{}: {}", path.display(), mistake.what),
+            };
+            Error(mistakes.iter().map(line).collect::<Vec<_>>().join("\n"))
+        })
+    }
+
+    /// Whether every value is one that may be: for after the command line has changed some.
+    pub fn check(&self) -> Result<(), Error> {
+        let mistakes = check::mistakes(self);
+        if mistakes.is_empty() {
+            return Ok(());
+        }
+        let lines = mistakes.iter().map(|(key, what)| format!("{key}: {what}"));
+        Err(Error(lines.collect::<Vec<_>>().join("\n")))
     }
 
     /// The documented default file, as `haled config default` prints it.
     pub fn default_text() -> &'static str {
-        todo!()
+        include_str!("default.toml")
     }
 }
+
+fn read(path: &Path) -> std::io::Result<String> {
+    use std::io::Read as _;
+    let mut text = String::new();
+    let read = std::fs::File::open(path)?.take(LENGTH_LIMIT + 1).read_to_string(&mut text)?;
+    if read as u64 > LENGTH_LIMIT {
+        return Err(std::io::Error::other("it is longer than 1 MiB"));
+    }
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,248 @@
+//! What each value may be. Pure: whether a path exists is for whoever uses it.
+
+use std::net::IpAddr;
+use std::path::{Component, Path};
+use std::time::Duration;
+
+use tracing_subscriber::EnvFilter;
+
+use super::Config;
+use super::file::nearest;
+
+/// The longest path of a socket, in bytes: `sun_path` less its end (unix(7)).
+const SOCKET_PATH_LIMIT: usize = 107;
+/// The longest name of an interface, in bytes: IFNAMSIZ less its end (netdevice(7)).
+const INTERFACE_LIMIT: usize = 15;
+/// The longest name of a directory, in bytes: NAME_MAX.
+const NAME_LIMIT: usize = 255;
+/// The longest handler name: a DNS label's, as RuntimeClass has it.
+const HANDLER_LIMIT: usize = 63;
+/// Layers fetched at once: more only hits the registry's rate limit.
+const PARALLEL_LIMIT: usize = 16;
+/// A shorter back-off would be a hot loop.
+const SHORTEST_BACKOFF: Duration = Duration::from_millis(100);
+/// A longer one is a slip.
+const LONGEST_BACKOFF: Duration = Duration::from_hours(24);
+
+/// Every value that may not be: its key, and what is allowed.
+pub(super) fn mistakes(config: &Config) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    let mut check = |key: &str, result: Result<(), String>| {
+        if let Err(what) = result {
+            found.push((key.to_owned(), what));
+        }
+    };
+    check("root", directory(&config.root));
+    check("state", directory(&config.state).and_then(|()| apart(&config.root, &config.state)));
+    check("listen", socket(&config.listen));
+    check("helper_dir", config.helper_dir.as_deref().map_or(Ok(()), absolute));
+
+    let runtime = &config.runtime;
+    check("runtime.default_handler", default_handler(config));
+    check("runtime.cgroup_parent", cgroup(&runtime.cgroup_parent));
+    check("runtime.seccomp_dir", absolute(&runtime.seccomp_dir));
+    for (name, path) in &runtime.handlers {
+        check("runtime.handlers", handler_name(name));
+        check(&format!("runtime.handlers.{name}.path"), program(path));
+    }
+
+    let network = &config.network;
+    check("network.conf_dir", absolute(&network.conf_dir));
+    check("network.plugin_dirs", plugin_dirs(&network.plugin_dirs));
+    check("network.bridge_name", interface(&network.bridge_name));
+    check("network.bridge_subnet", subnet(&network.bridge_subnet));
+
+    check("image.certs_dirs", config.image.certs_dirs.iter().try_for_each(|dir| absolute(dir)));
+    check("image.parallel_layers", parallel(config.image.parallel_layers));
+
+    let healing = &config.healing;
+    check("healing.backoff_initial", backoff(healing.backoff_initial));
+    check("healing.backoff_max", backoff(healing.backoff_max));
+    check("healing.backoff_max", ordered(healing.backoff_initial, healing.backoff_max));
+    check("healing.backoff_reset", backoff(healing.backoff_reset));
+
+    check("log.level", level(&config.log.level));
+    found
+}
+
+fn absolute(path: &Path) -> Result<(), String> {
+    let plain = |part| matches!(part, Component::RootDir | Component::Normal(_));
+    let told = path.display();
+    if !path.is_absolute() {
+        Err(format!("found \"{told}\", an absolute path is needed"))
+    } else if !path.components().all(plain) {
+        Err(format!("found \"{told}\", a path without \"..\" is needed"))
+    } else if told.to_string().contains('\0') {
+        Err("found a NUL byte, a path has none".to_owned())
+    } else {
+        Ok(())
+    }
+}
+
+fn directory(path: &Path) -> Result<(), String> {
+    absolute(path)?;
+    if path == Path::new("/") {
+        return Err("found \"/\", a directory of its own is needed".to_owned());
+    }
+    Ok(())
+}
+
+/// One survives a reboot and the other must not.
+fn apart(root: &Path, state: &Path) -> Result<(), String> {
+    if root.starts_with(state) || state.starts_with(root) {
+        let (root, state) = (root.display(), state.display());
+        return Err(format!(
+            "found \"{state}\" with root \"{root}\", neither may lie in the other: \
+             root survives a reboot, state must not"
+        ));
+    }
+    Ok(())
+}
+
+fn socket(path: &Path) -> Result<(), String> {
+    absolute(path)?;
+    let length = path.as_os_str().len();
+    if length > SOCKET_PATH_LIMIT {
+        return Err(format!(
+            "found a path of {length} bytes, a socket's has at most {SOCKET_PATH_LIMIT}"
+        ));
+    }
+    Ok(())
+}
+
+fn default_handler(config: &Config) -> Result<(), String> {
+    let (name, handlers) = (&config.runtime.default_handler, &config.runtime.handlers);
+    if handlers.contains_key(name) {
+        return Ok(());
+    }
+    let names: Vec<_> = handlers.keys().map(String::as_str).collect();
+    match nearest(name, names.iter().copied()) {
+        Some(near) => Err(format!("there is no handler \"{name}\", did you mean \"{near}\"?")),
+        None => Err(format!(
+            "there is no handler \"{name}\": add [runtime.handlers.{name}], or use one of {}",
+            names.join(", ")
+        )),
+    }
+}
+
+fn handler_name(name: &str) -> Result<(), String> {
+    let good = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    let first = name.chars().next().is_some_and(|c| c.is_ascii_alphanumeric());
+    if first && name.len() <= HANDLER_LIMIT && name.chars().all(good) {
+        return Ok(());
+    }
+    Err(format!(
+        "found \"{name}\", a handler's name is 1 to {HANDLER_LIMIT} letters, digits, \"-\", \"_\" \
+         and \".\", the first a letter or digit"
+    ))
+}
+
+/// An absolute path, or a bare name for PATH.
+fn program(path: &Path) -> Result<(), String> {
+    let mut parts = path.components();
+    match (parts.next(), parts.next()) {
+        (Some(Component::Normal(_)), None) => Ok(()),
+        _ if path.is_absolute() => absolute(path),
+        _ => Err(format!(
+            "found \"{}\", an absolute path or a bare name (looked up in PATH) is needed",
+            path.display()
+        )),
+    }
+}
+
+fn cgroup(parent: &str) -> Result<(), String> {
+    let names = parent.strip_prefix('/').unwrap_or_default();
+    let bad = |name: &str| {
+        matches!(name, "" | "." | "..") || name.contains(['\0', '\n']) || name.len() > NAME_LIMIT
+    };
+    if names.split('/').any(bad) {
+        return Err(format!(
+            "found \"{parent}\", an absolute path of a cgroup below \"/\" is needed, without \
+             \"..\" and empty names"
+        ));
+    }
+    Ok(())
+}
+
+fn plugin_dirs(dirs: &[std::path::PathBuf]) -> Result<(), String> {
+    if dirs.is_empty() {
+        return Err("found an empty list, at least one directory is needed".to_owned());
+    }
+    dirs.iter().try_for_each(|dir| absolute(dir))
+}
+
+fn interface(name: &str) -> Result<(), String> {
+    let good = |c: char| c.is_ascii_graphic() && !"/:%".contains(c);
+    let dots = matches!(name, "." | "..");
+    if (1..=INTERFACE_LIMIT).contains(&name.len()) && name.chars().all(good) && !dots {
+        return Ok(());
+    }
+    Err(format!(
+        "found \"{name}\", an interface's name is 1 to {INTERFACE_LIMIT} printable characters \
+         other than \"/\", \":\" and \"%\""
+    ))
+}
+
+fn subnet(text: &str) -> Result<(), String> {
+    let wrong = |why: &str| format!("found \"{text}\", {why}: \"10.88.0.0/16\" is one");
+    let (address, prefix) = text
+        .split_once('/')
+        .and_then(|(address, prefix)| {
+            Some((address.parse::<IpAddr>().ok()?, prefix.parse::<u32>().ok()?))
+        })
+        .ok_or_else(|| wrong("a subnet in CIDR form is needed"))?;
+    let (bits, width) = match address {
+        IpAddr::V4(v4) => (u128::from(v4.to_bits()), 32),
+        IpAddr::V6(v6) => (v6.to_bits(), 128),
+    };
+    // The bridge itself, one pod, the network's own address and the broadcast.
+    if prefix == 0 || prefix > width - 2 {
+        return Err(wrong(&format!("a prefix of 1 to {} is needed", width - 2)));
+    }
+    if bits & ((1 << (width - prefix)) - 1) != 0 {
+        return Err(wrong("a subnet's address has no bits after its prefix"));
+    }
+    Ok(())
+}
+
+fn parallel(layers: usize) -> Result<(), String> {
+    if (1..=PARALLEL_LIMIT).contains(&layers) {
+        return Ok(());
+    }
+    Err(format!("found {layers}, 1 to {PARALLEL_LIMIT} is allowed"))
+}
+
+fn backoff(time: Duration) -> Result<(), String> {
+    if (SHORTEST_BACKOFF..=LONGEST_BACKOFF).contains(&time) {
+        return Ok(());
+    }
+    Err(format!("found {time:?}, \"100ms\" to \"24h\" is allowed"))
+}
+
+fn ordered(initial: Duration, max: Duration) -> Result<(), String> {
+    if initial <= max {
+        return Ok(());
+    }
+    Err(format!("found {max:?}, at least backoff_initial ({initial:?}) is needed"))
+}
+
+/// A filter of one word is a level: the filter's own parser would take a mistyped one for
+/// the name of a target, and be silent.
+fn level(text: &str) -> Result<(), String> {
+    let levels = ["off", "error", "warn", "info", "debug", "trace"];
+    let word = text.trim().to_ascii_lowercase();
+    if levels.contains(&word.as_str()) {
+        return Ok(());
+    }
+    let allowed = format!("one of {} or a tracing filter is needed", levels.join(", "));
+    if word.chars().all(|c| c.is_ascii_alphanumeric()) {
+        return Err(match nearest(&word, levels.into_iter()) {
+            Some(near) => format!("found \"{text}\", did you mean \"{near}\"?"),
+            None => format!("found \"{text}\", {allowed}"),
+        });
+    }
+    match EnvFilter::builder().parse(text) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(format!("found \"{text}\", {allowed}: {error}")),
+    }
+}

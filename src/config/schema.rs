@@ -1,0 +1,151 @@
+//! Which keys there are, and their defaults.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use toml::de::DeTable;
+
+use super::file::{Mistake, Reading, Section};
+use super::{Config, HealingConfig, ImageConfig, LogConfig, NetworkConfig, RuntimeConfig, check};
+
+/// Reads a file's text; every mistake in it, in its order.
+pub(super) fn read(text: &str) -> Result<Config, Vec<Mistake>> {
+    let reading = Reading::new(text);
+    let config = match DeTable::parse(text) {
+        Ok(table) => fill(&reading, table.get_ref()),
+        Err(error) => {
+            reading.note(error.span().map(|span| span.start), error.message().to_owned());
+            return Err(reading.into_mistakes());
+        }
+    };
+    for (key, what) in check::mistakes(&config) {
+        reading.note_key(&key, &what);
+    }
+    let mistakes = reading.into_mistakes();
+    if mistakes.is_empty() { Ok(config) } else { Err(mistakes) }
+}
+
+/// The defaults, and over them what the file says.
+pub(super) fn fill<'r, 't>(reading: &'r Reading<'t>, table: &'r DeTable<'t>) -> Config {
+    let mut config = Config::default();
+    let mut top = Section::top(reading, table);
+    top.set("root", &mut config.root);
+    top.set("state", &mut config.state);
+    top.set("listen", &mut config.listen);
+    top.set("helper_dir", &mut config.helper_dir);
+    runtime(top.section("runtime"), &mut config.runtime);
+    network(top.section("network"), &mut config.network);
+    image(top.section("image"), &mut config.image);
+    healing(top.section("healing"), &mut config.healing);
+    log(top.section("log"), &mut config.log);
+    top.finish();
+    config
+}
+
+fn runtime(mut section: Section<'_, '_>, config: &mut RuntimeConfig) {
+    section.set("default_handler", &mut config.default_handler);
+    section.set("cgroup_parent", &mut config.cgroup_parent);
+    section.set("seccomp_dir", &mut config.seccomp_dir);
+    for (name, mut handler) in section.tables("handlers") {
+        // A handler without a path is found by its own name.
+        let path = config.handlers.entry(name).or_insert_with_key(|name| name.into());
+        handler.set("path", path);
+        handler.finish();
+    }
+    section.finish();
+}
+
+fn network(mut section: Section<'_, '_>, config: &mut NetworkConfig) {
+    section.set("conf_dir", &mut config.conf_dir);
+    section.set("plugin_dirs", &mut config.plugin_dirs);
+    section.set("default_bridge", &mut config.default_bridge);
+    section.set("bridge_name", &mut config.bridge_name);
+    section.set("bridge_subnet", &mut config.bridge_subnet);
+    section.finish();
+}
+
+fn image(mut section: Section<'_, '_>, config: &mut ImageConfig) {
+    section.set("certs_dirs", &mut config.certs_dirs);
+    section.set("parallel_layers", &mut config.parallel_layers);
+    section.finish();
+}
+
+fn healing(mut section: Section<'_, '_>, config: &mut HealingConfig) {
+    section.set("backoff_initial", &mut config.backoff_initial);
+    section.set("backoff_max", &mut config.backoff_max);
+    section.set("backoff_reset", &mut config.backoff_reset);
+    section.finish();
+}
+
+fn log(mut section: Section<'_, '_>, config: &mut LogConfig) {
+    section.set("level", &mut config.level);
+    section.set("json", &mut config.json);
+    section.finish();
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            root: "/var/lib/haled".into(),
+            state: "/run/haled".into(),
+            listen: "/run/haled/haled.sock".into(),
+            helper_dir: None,
+            runtime: RuntimeConfig::default(),
+            network: NetworkConfig::default(),
+            image: ImageConfig::default(),
+            healing: HealingConfig::default(),
+            log: LogConfig::default(),
+        }
+    }
+}
+
+impl Default for RuntimeConfig {
+    fn default() -> Self {
+        let handler = |name: &str| (name.to_owned(), PathBuf::from(name));
+        Self {
+            default_handler: "runc".into(),
+            handlers: ["runc", "crun"].map(handler).into(),
+            cgroup_parent: "/haled".into(),
+            seccomp_dir: "/var/lib/kubelet/seccomp".into(),
+        }
+    }
+}
+
+impl Default for NetworkConfig {
+    fn default() -> Self {
+        Self {
+            conf_dir: "/etc/cni/net.d".into(),
+            plugin_dirs: ["/opt/cni/bin", "/usr/lib/cni", "/usr/libexec/cni"]
+                .map(PathBuf::from)
+                .into(),
+            default_bridge: false,
+            bridge_name: "haled0".into(),
+            bridge_subnet: "10.88.0.0/16".into(),
+        }
+    }
+}
+
+impl Default for ImageConfig {
+    fn default() -> Self {
+        Self {
+            certs_dirs: ["/etc/haled/certs.d", "/etc/containerd/certs.d"].map(PathBuf::from).into(),
+            parallel_layers: 3,
+        }
+    }
+}
+
+impl Default for HealingConfig {
+    fn default() -> Self {
+        Self {
+            backoff_initial: Duration::from_secs(10),
+            backoff_max: Duration::from_mins(5),
+            backoff_reset: Duration::from_mins(10),
+        }
+    }
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self { level: "info".into(), json: false }
+    }
+}

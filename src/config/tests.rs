@@ -1,0 +1,239 @@
+use proptest::prelude::*;
+use toml::de::DeTable;
+
+use super::*;
+
+fn parse(text: &str) -> Result<Config, String> {
+    Config::parse(text, Path::new("haled.toml")).map_err(|error| error.0)
+}
+
+fn refused(text: &str) -> String {
+    parse(text).expect_err("it should be refused")
+}
+
+/// Every key of the schema, as `section.key`, with one handler.
+fn keys() -> Vec<String> {
+    let text = "[runtime.handlers.NAME]";
+    let reading = file::Reading::new(text);
+    schema::fill(&reading, DeTable::parse(text).unwrap().get_ref());
+    reading.asked()
+}
+
+#[test]
+fn the_default_text_is_the_default() {
+    assert_eq!(parse(Config::default_text()), Ok(Config::default()));
+    assert_eq!(parse(""), Ok(Config::default()));
+    assert_eq!(Config::default().check(), Ok(()));
+}
+
+#[test]
+fn the_default_text_has_every_key_with_a_word_about_it() {
+    let text = Config::default_text();
+    let keys = keys();
+    assert!(keys.len() >= 20, "{keys:?}");
+    for key in keys {
+        let (table, key) = key.rsplit_once('.').unwrap_or(("", &key));
+        let body = match table.replace("NAME", "runc").as_str() {
+            "" => text,
+            table => text.split(&format!("\n[{table}]\n")).nth(1).expect(table),
+        };
+        let body = body.split("\n[").next().unwrap();
+        assert!(
+            body.lines()
+                .any(|line| line.trim_start_matches("# ").starts_with(&format!("{key} = "))),
+            "[{table}] {key}"
+        );
+    }
+}
+
+#[test]
+fn every_value_can_be_set() {
+    let text = r#"
+        root = "/srv/haled"
+        state = "/run/h"
+        listen = "/run/h/s"
+        helper_dir = "/opt/haled"
+        [runtime]
+        default_handler = "youki"
+        cgroup_parent = "/machine/haled"
+        seccomp_dir = "/etc/seccomp"
+        handlers.youki.path = "/usr/local/bin/youki"
+        handlers.kata = {}
+        [network]
+        conf_dir = "/etc/cni"
+        plugin_dirs = ["/cni"]
+        default_bridge = true
+        bridge_name = "br0"
+        bridge_subnet = "fd00::/64"
+        [image]
+        certs_dirs = []
+        parallel_layers = 0x8
+        [healing]
+        backoff_initial = "500ms"
+        backoff_max = "1m30s"
+        backoff_reset = "1h"
+        [log]
+        level = "info,haled::image=debug"
+        json = true
+    "#;
+    let config = parse(text).unwrap();
+    let default = Config::default();
+    assert_eq!(config.helper_dir, Some("/opt/haled".into()));
+    assert_eq!(config.runtime.handlers["youki"], PathBuf::from("/usr/local/bin/youki"));
+    assert_eq!(config.runtime.handlers["kata"], PathBuf::from("kata"));
+    assert_eq!(config.runtime.handlers["runc"], PathBuf::from("runc"));
+    assert_eq!(config.healing.backoff_max, Duration::from_secs(90));
+    assert_eq!(config.image.parallel_layers, 8);
+    // Whatever was left at its default was forgotten above, or isn't read.
+    assert_ne!(config.root, default.root);
+    assert_ne!(config.state, default.state);
+    assert_ne!(config.listen, default.listen);
+    assert_ne!(config.runtime.default_handler, default.runtime.default_handler);
+    assert_ne!(config.runtime.cgroup_parent, default.runtime.cgroup_parent);
+    assert_ne!(config.runtime.seccomp_dir, default.runtime.seccomp_dir);
+    assert_ne!(config.network.conf_dir, default.network.conf_dir);
+    assert_ne!(config.network.plugin_dirs, default.network.plugin_dirs);
+    assert_ne!(config.network.default_bridge, default.network.default_bridge);
+    assert_ne!(config.network.bridge_name, default.network.bridge_name);
+    assert_ne!(config.network.bridge_subnet, default.network.bridge_subnet);
+    assert_ne!(config.image.certs_dirs, default.image.certs_dirs);
+    assert_ne!(config.healing.backoff_initial, default.healing.backoff_initial);
+    assert_ne!(config.healing.backoff_reset, default.healing.backoff_reset);
+    assert_ne!(config.log.level, default.log.level);
+    assert_ne!(config.log.json, default.log.json);
+}
+
+#[test]
+fn an_unknown_key_is_told_with_its_line_and_the_nearest() {
+    assert_eq!(
+        refused("root = \"/a\"\n\nlisen = \"/b\"\n"),
+        "haled.toml:3: unknown key \"lisen\", did you mean \"listen\"?"
+    );
+    assert_eq!(
+        refused("[healing]\nbackof_max = \"1s\"\n"),
+        "haled.toml:2: unknown key \"healing.backof_max\", did you mean \"backoff_max\"?"
+    );
+    assert_eq!(
+        refused("[runtime.handlers.kata]\npaht = \"kata\"\n"),
+        "haled.toml:2: unknown key \"runtime.handlers.kata.paht\", did you mean \"path\"?"
+    );
+    assert_eq!(
+        refused("[log]\ncolour = true\n"),
+        "haled.toml:2: unknown key \"log.colour\": there are json, level"
+    );
+    assert_eq!(
+        refused("[helaing]\n"),
+        "haled.toml:1: unknown key \"helaing\", did you mean \"healing\"?"
+    );
+}
+
+#[test]
+fn every_mistake_is_told_in_the_files_order() {
+    let text =
+        "root = 5\n[image]\nparallel_layers = 0\n[network]\nfoo = 1\nbridge_subnet = \"x\"\n";
+    insta::assert_snapshot!(refused(text), @r#"
+    haled.toml:1: root: found 5, a path in quotes is needed
+    haled.toml:3: image.parallel_layers: found 0, 1 to 16 is allowed
+    haled.toml:5: unknown key "network.foo": there are bridge_name, bridge_subnet, conf_dir, default_bridge, plugin_dirs
+    haled.toml:6: network.bridge_subnet: found "x", a subnet in CIDR form is needed: "10.88.0.0/16" is one
+    "#);
+}
+
+#[test]
+fn what_is_no_toml_is_told_with_its_line() {
+    let error = refused("root = \"/a\"\nstate = \n");
+    assert!(error.starts_with("haled.toml:2: "), "{error}");
+    let error = refused("root = \"/a\"\nroot = \"/b\"\n");
+    assert!(error.starts_with("haled.toml:2: ") && error.contains("duplicate key"), "{error}");
+}
+
+#[test]
+fn bad_values_are_refused_by_name() {
+    let cases = [
+        ("root = \"lib\"", "root: found \"lib\", an absolute path is needed"),
+        ("root = \"/\"", "root: found \"/\", a directory of its own"),
+        ("root = \"/a/../b\"", "a path without \"..\" is needed"),
+        ("root = \"/run/haled/lib\"", "neither may lie in the other"),
+        ("log = 1", "log: found 1, a table [log] is needed"),
+        ("[log]\njson = \"yes\"", "log.json: found \"yes\", true or false is needed"),
+        ("[log]\nlevel = \"inof\"", "found \"inof\", did you mean \"info\"?"),
+        ("[log]\nlevel = \"loud\"", "one of off, error, warn, info, debug, trace"),
+        ("[log]\nlevel = \"haled=louder\"", "log.level: found \"haled=louder\""),
+        ("[runtime]\ndefault_handler = \"rucn\"", "did you mean \"runc\"?"),
+        ("[runtime]\ndefault_handler = \"kata\"", "add [runtime.handlers.kata]"),
+        ("[runtime]\ncgroup_parent = \"haled\"", "found \"haled\", an absolute path of a cgroup"),
+        ("[runtime]\ncgroup_parent = \"/\"", "below \"/\" is needed"),
+        ("[runtime]\ncgroup_parent = \"/a/../..\"", "without \"..\""),
+        ("[runtime.handlers.\"a/b\"]", "a handler's name is 1 to 63"),
+        ("[runtime.handlers.\"-a\"]", "a handler's name is 1 to 63"),
+        ("[runtime.handlers.a]\npath = \"./a\"", "a bare name (looked up in PATH) is needed"),
+        ("[runtime.handlers.a]\npath = \"\"", "a bare name (looked up in PATH) is needed"),
+        ("[network]\nplugin_dirs = []", "at least one directory"),
+        ("[network]\nplugin_dirs = [\"/a\", \"b\"]", "found \"b\", an absolute path is needed"),
+        ("[network]\nbridge_name = \"sixteen-letters-\"", "found \"sixteen-letters-\""),
+        ("[network]\nbridge_subnet = \"10.88.0.1/16\"", "no bits after its prefix"),
+        ("[network]\nbridge_subnet = \"10.88.0.0/31\"", "a prefix of 1 to 30"),
+        ("[network]\nbridge_subnet = \"10.88.0.0/99999999999\"", "in CIDR form"),
+        ("[image]\nparallel_layers = -1", "found -1, a whole number from 0 is needed"),
+        ("[healing]\nbackoff_initial = 10", "found 10, a time with its unit"),
+        ("[healing]\nbackoff_initial = \"10\"", "found \"10\", a time with its unit"),
+        ("[healing]\nbackoff_initial = \"0s\"", "found 0ns, \"100ms\" to \"24h\""),
+        ("[healing]\nbackoff_max = \"1s\"", "at least backoff_initial (10s) is needed"),
+        ("[healing]\nbackoff_max = \"99999999999999999999h\"", "a time with its unit"),
+    ];
+    for (text, expected) in cases {
+        let error = refused(text);
+        assert!(error.contains(expected), "{text}\n  gave {error}\n  not {expected}");
+        assert!(error.starts_with("haled.toml"), "{error}");
+    }
+    let long = format!("listen = \"/{}\"", "s".repeat(107));
+    assert!(refused(&long).contains("a path of 108 bytes"));
+}
+
+#[test]
+fn a_named_file_must_be_there_and_short() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("c.toml");
+    let error = Config::find(Some(&path)).unwrap_err().0;
+    assert!(error.starts_with(&format!("cannot read {}: ", path.display())), "{error}");
+    std::fs::write(&path, "state = \"/run/other\"").unwrap();
+    assert_eq!(Config::find(Some(&path)).unwrap().state, PathBuf::from("/run/other"));
+    std::fs::write(&path, "#".repeat(LENGTH_LIMIT as usize + 1)).unwrap();
+    assert!(Config::load(&path).unwrap_err().0.ends_with("it is longer than 1 MiB"));
+}
+
+#[test]
+fn a_check_after_the_command_line_names_the_key() {
+    let config = Config { root: "here".into(), ..Config::default() };
+    let error = config.check().unwrap_err().0;
+    assert_eq!(error, "root: found \"here\", an absolute path is needed");
+}
+
+#[test]
+fn times_are_read() {
+    let read = |text| file::duration(text).map(|time| time.as_millis());
+    assert_eq!(read("1h2m3s4ms"), Some(3_723_004));
+    assert_eq!(read(" 5m "), Some(300_000));
+    for bad in
+        ["", "5", "m", "5 m", "-5s", "1.5s", "5d", "99999999999999999s1h9999999999999999999h"]
+    {
+        assert_eq!(read(bad), None, "{bad}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn no_text_makes_it_panic(text in "\\PC{0,60}|([a-z_.\\[\\]=\" 0-9/\n]{0,80})") {
+        parse(&text).ok();
+    }
+
+    #[test]
+    fn no_time_makes_it_panic(text in "[0-9hms ]{0,40}") {
+        file::duration(&text);
+    }
+
+    #[test]
+    fn no_subnet_makes_it_panic(text in "[0-9a-f.:/]{0,30}") {
+        parse(&format!("[network]\nbridge_subnet = \"{text}\"")).ok();
+    }
+}
