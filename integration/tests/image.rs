@@ -1,1 +1,516 @@
-//! Tests of `image` with the real parts.
+//! Tests of `image` with the real parts: docker-registry, the kernel's overlayfs.
+
+pub(crate) mod build;
+mod hostile;
+mod layers;
+pub(crate) mod registry;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use build::{Built, Layer, Packing, index, sha256};
+use haled::id::ContainerId;
+use haled::image::{Auth, Error, Image, Images, Settings};
+use haled::store::Store;
+use registry::{Registry, Tap};
+
+/// Generous: it only ends a test that would hang.
+const DEADLINE: Duration = Duration::from_mins(2);
+
+/// An image store of its own. What is mounted below it goes with it.
+struct Node {
+    images: Images,
+    dir: tempfile::TempDir,
+}
+
+impl Node {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        Self { images: open(dir.path()), dir }
+    }
+
+    fn path(&self, below: &str) -> PathBuf {
+        self.dir.path().join("images").join(below)
+    }
+
+    /// Writes a hosts.toml.
+    fn hosts(&self, registry: &str, text: &str) {
+        let dir = self.dir.path().join("certs.d").join(registry);
+        std::fs::create_dir_all(&dir).unwrap();
+        std::fs::write(dir.join("hosts.toml"), text).unwrap();
+    }
+
+    fn reopen(&mut self) {
+        self.images = open(self.dir.path());
+    }
+
+    fn names(&self, below: &str) -> Vec<String> {
+        let entries = std::fs::read_dir(self.path(below)).unwrap();
+        let mut names: Vec<String> =
+            entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    /// Nothing but finished blobs and layers is on the disk.
+    fn assert_tidy(&self) {
+        assert_eq!(self.names("ingest"), [""; 0]);
+        for blob in self.names("blobs/sha256") {
+            let bytes = std::fs::read(self.path("blobs/sha256").join(&blob)).unwrap();
+            assert_eq!(sha256(&bytes), format!("sha256:{blob}"));
+        }
+        for layer in self.names("layers") {
+            assert!(self.path("layers").join(layer).join("complete").exists());
+        }
+    }
+}
+
+#[allow(clippy::let_underscore_must_use)]
+impl Drop for Node {
+    fn drop(&mut self) {
+        for entry in std::fs::read_dir(self.path("rootfs")).into_iter().flatten().flatten() {
+            let merged = entry.path().join("merged");
+            // Not mounted any more, as a rule.
+            let _ = nix::mount::umount2(&merged, nix::mount::MntFlags::MNT_DETACH);
+        }
+    }
+}
+
+fn open(dir: &Path) -> Images {
+    let settings = Settings {
+        root: dir.join("images"),
+        certs_dirs: vec![dir.join("certs.d")],
+        parallel_layers: 3,
+    };
+    Images::open(settings, Store::open(&dir.join("state.db")).unwrap()).unwrap()
+}
+
+fn container() -> ContainerId {
+    let mut bytes = [0; 32];
+    getrandom::fill(&mut bytes).unwrap();
+    ContainerId::from_random(bytes)
+}
+
+fn read(path: impl AsRef<Path>) -> String {
+    std::fs::read_to_string(path).unwrap()
+}
+
+fn three_layers() -> Built {
+    Built::oci(&[
+        (
+            Layer::new().dir("etc", 0o755).file("etc/one", "1").file("etc/two", "2").tar(),
+            Packing::Gzip,
+        ),
+        (Layer::new().file("etc/two", "two").tar(), Packing::Zstd),
+        (Layer::new().file("srv/three", "3").tar(), Packing::Plain),
+    ])
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn by_tag_and_by_digest_with_every_packing() {
+    let (node, registry) = (Node::new(), Registry::start());
+    let built = three_layers();
+    registry.push("some/app", "v1", &built);
+    let image = node.images.pull(&registry.name("some/app:v1"), None).await.unwrap();
+    assert_eq!(image.id, built.id());
+    assert_eq!(image.tags, [registry.name("some/app:v1")]);
+    let by_digest = registry.name(&format!("some/app@{}", built.digest()));
+    assert_eq!(image.digests, std::slice::from_ref(&by_digest));
+    let size: usize = built.blobs.iter().map(Vec::len).sum::<usize>() + built.config.len();
+    assert_eq!(image.size_bytes, size as u64);
+    assert_eq!(image.defaults.user, "1000:1000");
+    assert_eq!((&*image.defaults.working_dir, &*image.defaults.stop_signal), ("/srv", "SIGUSR1"));
+    assert_eq!(image.defaults.volumes, ["/data"]);
+
+    let id = container();
+    let root = node.images.prepare_rootfs(&id, &image).await.unwrap();
+    assert_eq!(
+        (read(root.join("etc/one")), read(root.join("etc/two"))),
+        ("1".into(), "two".into())
+    );
+    assert_eq!(read(root.join("srv/three")), "3");
+    node.images.release_rootfs(&id).await.unwrap();
+
+    let other = Node::new();
+    let image = other.images.pull(&by_digest, None).await.unwrap();
+    assert_eq!((image.id.clone(), image.tags.len()), (built.id(), 0));
+    assert_eq!(image.digests, std::slice::from_ref(&by_digest));
+    assert_eq!(other.images.find(&by_digest).unwrap(), image);
+    assert_eq!(other.images.find(&image.id[7..19]).unwrap(), image);
+    node.assert_tidy();
+    other.assert_tidy();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_index_gives_this_machines_image() {
+    let (node, registry) = (Node::new(), Registry::start());
+    let layer = |text: &str| [(Layer::new().file("which", text).tar(), Packing::Gzip)];
+    for (tag, list_type, built) in [
+        ("oci", build::OCI_INDEX, Built::oci(&layer("ours"))),
+        ("docker", build::DOCKER_LIST, Built::docker(&layer("ours too"))),
+    ] {
+        let foreign = Built::of(&layer("theirs"), "s390x", built.media_type);
+        registry.push("multi", "s390x", &foreign);
+        registry.push("multi", "ours", &built);
+        let list = index(list_type, &[(&foreign, "s390x"), (&built, "amd64")]);
+        registry.push_manifest("multi", tag, list_type, &list);
+        let image = node.images.pull(&registry.name(&format!("multi:{tag}")), None).await.unwrap();
+        assert_eq!(image.id, built.id());
+        // The digest is the index's: what a deployment would pin.
+        assert_eq!(image.digests, [registry.name(&format!("multi@{}", sha256(&list)))]);
+
+        let list = index(list_type, &[(&foreign, "s390x")]);
+        registry.push_manifest("multi", "other", list_type, &list);
+        let error = node.images.pull(&registry.name("multi:other"), None).await.unwrap_err();
+        let Error::NoPlatform { offered, .. } = &error else { panic!("{error}") };
+        assert_eq!(offered, "linux/s390x");
+        let error = node.images.pull(&registry.name("multi:s390x"), None).await.unwrap_err();
+        assert!(matches!(error, Error::NoPlatform { .. }), "{error}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn content_that_is_not_what_it_says_is_refused() {
+    let registry = Registry::start();
+    let built = three_layers();
+    registry.push("app", "v1", &built);
+    let file = registry.blob_file(&sha256(&built.blobs[1]));
+    let good = std::fs::read(&file).unwrap();
+    let mut flipped = good.clone();
+    flipped[10] ^= 1;
+    let mut longer = good.clone();
+    longer.push(0);
+    for (bad, expected) in [(flipped, "was asked for, but what came is"), (longer, "bytes")] {
+        std::fs::write(&file, bad).unwrap();
+        let node = Node::new();
+        let error = node.images.pull(&registry.name("app:v1"), None).await.unwrap_err().to_string();
+        assert!(error.contains(&sha256(&built.blobs[1])) && error.contains(expected), "{error}");
+        assert!(node.images.list().is_empty());
+        node.assert_tidy();
+    }
+    std::fs::write(&file, good).unwrap();
+
+    // A manifest that tells another size, and one whose bytes were changed.
+    let mut lying = built.clone();
+    let size = format!("\"size\":{}", built.blobs[0].len());
+    lying.manifest =
+        String::from_utf8(built.manifest.clone()).unwrap().replacen(&size, "\"size\":7", 1).into();
+    assert_ne!(lying.manifest, built.manifest);
+    registry.push_manifest("app", "lying", lying.media_type, &lying.manifest);
+    let node = Node::new();
+    let error = node.images.pull(&registry.name("app:lying"), None).await.unwrap_err().to_string();
+    assert!(error.contains("should have 7 bytes"), "{error}");
+    let manifest = registry.blob_file(&built.digest());
+    std::fs::write(&manifest, [&built.manifest[..], b" "].concat()).unwrap();
+    let error = node
+        .images
+        .pull(&registry.name(&format!("app@{}", built.digest())), None)
+        .await
+        .unwrap_err();
+    assert!(matches!(error, Error::Registry { .. }), "{error}");
+    node.assert_tidy();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn logins_and_what_is_not_there() {
+    let (node, registry) = (Node::new(), Registry::with_login());
+    registry.push("secret/app", "v1", &three_layers());
+    let name = registry.name("secret/app:v1");
+    let basic = |username: &str, password: &str| {
+        Some(Auth { username: username.into(), password: password.into(), ..Auth::default() })
+    };
+    for auth in
+        [None, basic("user", "wrong"), Some(Auth { registry_token: "x".into(), ..Auth::default() })]
+    {
+        let error = node.images.pull(&name, auth).await.unwrap_err();
+        let text = error.to_string();
+        assert!(matches!(error, Error::Unauthorized { .. }) && text.contains(&name), "{text}");
+        assert!(text.contains(&registry.host) && text.contains("pull secret"), "{text}");
+    }
+    node.images.pull(&name, basic("user", "secret")).await.unwrap();
+    let other = Node::new();
+    let coded = Auth { auth: "dXNlcjpzZWNyZXQ=".into(), ..Auth::default() };
+    other.images.pull(&name, Some(coded)).await.unwrap();
+
+    let error = node
+        .images
+        .pull(&registry.name("secret/app:nope"), basic("user", "secret"))
+        .await
+        .unwrap_err();
+    assert!(matches!(error, Error::NotInRegistry { .. }), "{error}");
+    assert!(matches!(node.images.pull("No/Such:::x", None).await, Err(Error::BadReference { .. })));
+    // Nobody listens at port 1.
+    let error = node.images.pull("127.0.0.1:1/app:v1", None).await.unwrap_err();
+    assert!(
+        matches!(&error, Error::Registry { cause, .. } if cause.contains("127.0.0.1:1")),
+        "{error}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mirrors_of_a_hosts_toml() {
+    let (node, registry) = (Node::new(), Registry::start());
+    let built = three_layers();
+    registry.push("library/app", "v1", &built);
+    // The first mirror is down, the second one can't resolve tags, the third does.
+    let tap = Tap::before(&registry, None);
+    node.hosts(
+        "docker.io",
+        &format!(
+            "server = \"https://127.0.0.1:1\"\n[host.\"http://127.0.0.1:1\"]\n\
+             [host.\"http://{}\"]\ncapabilities = [\"pull\"]\n[host.\"http://{}/v2\"]\noverride_path = true\n",
+            tap.host, registry.host
+        ),
+    );
+    let image = node.images.pull("app:v1", None).await.unwrap();
+    assert_eq!(image.tags, ["docker.io/library/app:v1"]);
+    assert_eq!(tap.count("/manifests/v1"), 0);
+
+    node.hosts("quay.io", "[host.\"http://x\"]\nskip = 1");
+    let error = node.images.pull("quay.io/app:v1", None).await.unwrap_err();
+    let text = error.to_string();
+    assert!(matches!(error, Error::Hosts { .. }) && text.contains("quay.io/hosts.toml"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn certificates_are_verified_unless_the_hosts_toml_says_otherwise() {
+    let registry = Registry::with_tls();
+    let url = format!("https://{}", registry.host);
+    let authority = registry.authority();
+    let pull = async |options: &str, text: &str| {
+        let node = Node::new();
+        node.hosts("example.org", &format!("server = \"{url}\"\n[host.\"{url}\"]\n{options}\n"));
+        let error = node.images.pull("example.org/app:v1", None).await.unwrap_err();
+        let shown = error.to_string();
+        assert!(shown.contains(text), "{options}: {shown}");
+        error
+    };
+    pull("", "certificate").await;
+    // Talked to, and empty.
+    for trusted in [format!("ca = \"{}\"", authority.display()), "skip_verify = true".to_owned()] {
+        let error = pull(&trusted, "does not have it").await;
+        assert!(matches!(error, Error::NotInRegistry { .. }), "{trusted}: {error}");
+    }
+    let error = pull("ca = \"/nonexistent.crt\"", "/nonexistent.crt").await;
+    assert!(matches!(error, Error::Hosts { .. }), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn concurrent_pulls_fetch_each_blob_once() {
+    let (node, registry) = (Node::new(), Registry::start());
+    let shared = Layer::new().program("big", &vec![7; 1 << 20]).tar();
+    let layers = |n: u8| {
+        let own = Layer::new().file("own", &n.to_string()).tar();
+        Built::oci(&[(shared.clone(), Packing::Plain), (own, Packing::Gzip)])
+    };
+    let built: Vec<Built> = (0..3).map(layers).collect();
+    for (n, image) in built.iter().enumerate() {
+        registry.push("app", &format!("v{n}"), image);
+    }
+    let tap = Tap::before(&registry, None);
+    let mut pulls = tokio::task::JoinSet::new();
+    for n in (0..3).chain(0..3) {
+        let (images, name) = (node.images.clone(), format!("{}/app:v{n}", tap.host));
+        pulls.spawn(async move { images.pull(&name, None).await.unwrap() });
+    }
+    let pulled = pulls.join_all().await;
+    assert_eq!(node.images.list().len(), 3);
+    assert!(pulled.iter().all(|image| image.chain[0] == pulled[0].chain[0]));
+    for blob in built.iter().flat_map(|image| image.blobs.iter().chain([&image.config])) {
+        assert_eq!(tap.count(&format!("/blobs/{}", sha256(blob))), 1);
+    }
+    node.assert_tidy();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_caller_that_goes_away_does_not_stop_the_pull() {
+    let (node, registry) = (Node::new(), Registry::start());
+    registry.push("app", "v1", &three_layers());
+    let (images, name) = (node.images.clone(), registry.name("app:v1"));
+    let caller = tokio::spawn(async move { images.pull(&name, None).await });
+    tokio::task::yield_now().await;
+    caller.abort();
+    let name = registry.name("app:v1");
+    let image =
+        tokio::time::timeout(DEADLINE, node.images.pull(&name, None)).await.unwrap().unwrap();
+    assert_eq!(image.tags, [name]);
+}
+
+#[test]
+fn an_interrupted_pull_leaves_nothing_half_made() {
+    let (mut node, registry) = (Node::new(), Registry::start());
+    let built = three_layers();
+    registry.push("app", "v1", &built);
+    let tap = Tap::before(&registry, Some(sha256(&built.blobs[2])));
+    let name = format!("{}/app:v1", tap.host);
+    // A daemon that ends in the middle: its runtime and every task in it are gone.
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let images = node.images.clone();
+    let pulled = name.clone();
+    runtime.spawn(async move { images.pull(&pulled, None).await });
+    let started = std::time::Instant::now();
+    while node.names("layers").len() < 2 {
+        assert!(started.elapsed() < DEADLINE, "the first layers never came");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    runtime.shutdown_timeout(DEADLINE);
+    assert!(node.images.list().is_empty());
+    // What a kill leaves that no destructor clears.
+    std::fs::write(node.path("ingest/left"), "half").unwrap();
+    node.reopen();
+    node.assert_tidy();
+    assert!(node.images.list().is_empty() && node.names("layers").is_empty());
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let image = runtime.block_on(node.images.pull(&registry.name("app:v1"), None)).unwrap();
+    assert_eq!(image.id, built.id());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tags_move_and_images_go() {
+    let (mut node, registry) = (Node::new(), Registry::start());
+    let (first, second) =
+        (three_layers(), Built::oci(&[(Layer::new().file("a", "b").tar(), Packing::Gzip)]));
+    registry.push("app", "v1", &first);
+    let name = registry.name("app:v1");
+    let old = node.images.pull(&name, None).await.unwrap();
+    registry.push("other", "same", &first);
+    node.images.pull(&registry.name("other:same"), None).await.unwrap();
+    assert_eq!(node.images.find(&old.id).unwrap().tags.len(), 2);
+    registry.push("app", "v1", &second);
+    let new = node.images.pull(&name, None).await.unwrap();
+    assert_ne!(old.id, new.id);
+    assert_eq!(node.images.find(&name).unwrap().id, new.id);
+    node.images.remove(&registry.name("other:same")).await.unwrap();
+    // The older one has lost its tags, not its digest.
+    let left = node.images.find(&old.id).unwrap();
+    assert_eq!((left.tags.len(), left.digests.clone()), (0, old.digests.clone()));
+    node.reopen();
+    assert_eq!(node.images.find(&old.id).unwrap(), left);
+
+    let id = container();
+    let root = node.images.prepare_rootfs(&id, &left).await.unwrap();
+    std::fs::write(root.join("written"), vec![1; 100_000]).unwrap();
+    assert!(node.images.writable_usage(&id).await.unwrap().bytes >= 100_000);
+    let usage = node.images.usage().await.unwrap();
+    assert!(usage.bytes > 100_000 && usage.inodes > 10 && usage.path == node.path(""));
+    node.images.remove(&old.id).await.unwrap();
+    assert!(matches!(node.images.find(&old.id), Err(Error::NotFound(_))));
+    // The container goes on, and its layers with it; a restart changes nothing.
+    node.reopen();
+    assert_eq!(node.images.release_all_but(std::slice::from_ref(&id)).await.unwrap(), []);
+    assert_eq!(read(root.join("etc/two")), "two");
+    assert_eq!(node.names("layers").len(), 3 + 1);
+    node.images.release_rootfs(&id).await.unwrap();
+    assert_eq!((node.names("layers").len(), node.names("rootfs").len()), (1, 0));
+    node.images.remove(&name).await.unwrap();
+    node.images.remove(&name).await.unwrap();
+    node.images.release_rootfs(&id).await.unwrap();
+    assert!(node.names("layers").is_empty() && node.names("blobs/sha256").is_empty());
+    assert!(node.images.list().is_empty());
+}
+
+/// An image from layers, by way of a docker-archive.
+async fn imported(node: &Node, layers: &[Vec<u8>]) -> Result<Arc<Image>, Error> {
+    let layers: Vec<_> = layers.iter().map(|tar| (tar.clone(), Packing::Plain)).collect();
+    let archive = node.dir.path().join(format!("{}.tar", container()));
+    std::fs::write(&archive, Built::docker(&layers).saved(&["test:v1"])).unwrap();
+    node.images.import(&archive, None).await.map(|mut images| images.remove(0))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_form_of_archive() {
+    let built = three_layers();
+    let same = Layer::new().file("a", "b").tar();
+    let saved = Built::docker(&[(same.clone(), Packing::Plain), (same, Packing::Plain)]);
+    let containerd = serde_json::json!({"io.containerd.image.name": "quay.io/a/b:v2", "org.opencontainers.image.ref.name": "v2"});
+    let dir = tempfile::tempdir().unwrap();
+    let layout = dir.path().join("layout");
+    for (name, bytes) in built.layout(&containerd) {
+        let path = layout.join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, bytes).unwrap();
+    }
+    let node = Node::new();
+    let images = node.images.import(&layout, None).await.unwrap();
+    assert_eq!(
+        (images[0].id.clone(), images[0].tags.clone()),
+        (built.id(), vec!["quay.io/a/b:v2".to_owned()])
+    );
+    assert_eq!(images[0].digests, [format!("quay.io/a/b@{}", built.digest())]);
+
+    let bare = serde_json::json!({"org.opencontainers.image.ref.name": "latest"});
+    let archives = [
+        ("oci", build::archive(&built.layout(&bare)), None, built.id(), vec![]),
+        (
+            "named",
+            build::archive(&built.layout(&bare)),
+            Some("mine"),
+            built.id(),
+            vec!["docker.io/library/mine:latest"],
+        ),
+        (
+            "docker",
+            saved.saved(&["b/c:1", "b/c:2"]),
+            None,
+            saved.id(),
+            vec!["docker.io/b/c:1", "docker.io/b/c:2"],
+        ),
+    ];
+    for (form, tar, name, id, tags) in archives {
+        for packing in [Packing::Plain, Packing::Gzip, Packing::Zstd] {
+            let node = Node::new();
+            let path = dir.path().join(form);
+            std::fs::write(&path, build::pack(&tar, packing)).unwrap();
+            let images = node.images.import(&path, name).await.unwrap();
+            assert_eq!(
+                (images.len(), &images[0].id, &images[0].tags[..]),
+                (1, &id, &tags.iter().map(|t| (*t).to_owned()).collect::<Vec<_>>()[..]),
+                "{form}"
+            );
+            node.assert_tidy();
+        }
+    }
+    for (bad, cause) in [
+        (&b"not a tar at all, but long enough to be a header"[..], "middle of a header"),
+        (&[b'x'; 2000][..], "not a tar"),
+    ] {
+        let path = dir.path().join("bad");
+        std::fs::write(&path, bad).unwrap();
+        let error = node.images.import(&path, Some("x")).await.unwrap_err().to_string();
+        assert!(error.contains(cause) && error.contains(path.to_str().unwrap()), "{error}");
+    }
+    assert!(matches!(
+        node.images.import(Path::new("/nonexistent"), None).await,
+        Err(Error::Archive { .. })
+    ));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_root_file_system_becomes_an_image() {
+    let node = Node::new();
+    let tar = build::busybox_rootfs();
+    let path = node.dir.path().join("busybox.tar");
+    std::fs::write(&path, &tar).unwrap();
+    let error = node.images.import(&path, None).await.unwrap_err().to_string();
+    assert!(error.contains("give it a name"), "{error}");
+    for packing in [Packing::Plain, Packing::Gzip, Packing::Zstd] {
+        let node = Node::new();
+        let packed = build::pack(&tar, packing);
+        let images = node.images.import_stream(&packed[..], Some("busybox")).await.unwrap();
+        let image = &images[0];
+        assert_eq!(image.tags, ["docker.io/library/busybox:latest"]);
+        assert_eq!(image.defaults.cmd, ["/bin/sh"]);
+        assert_eq!(image.chain, [sha256(&tar)]);
+        let id = container();
+        let root = node.images.prepare_rootfs(&id, image).await.unwrap();
+        let output = std::process::Command::new("chroot")
+            .arg(&root)
+            .args(["/bin/sh", "-c", "ls /etc"])
+            .output()
+            .unwrap();
+        assert_eq!(String::from_utf8(output.stdout).unwrap(), "group\npasswd\n");
+        node.images.release_rootfs(&id).await.unwrap();
+        node.assert_tidy();
+    }
+}

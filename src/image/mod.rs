@@ -1,38 +1,37 @@
 //! Images: references, registries, the content store, layers and root file systems.
 //!
+//! Reading order: `reference`, `manifest`, `digest` (what an image is called and made of),
+//! `hosts`, `challenge`, `server`, `registry` (whom to ask), `content`, `layer` (the disk), `pull`,
+//! `archive` and `import` (the two ways in), `catalog` (what there is, what is no longer needed),
+//! `rootfs` (what a container gets).
+//!
 //! Knows containers only as the holders of root file systems. Nothing here runs anything.
 
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+mod archive;
+mod catalog;
+mod challenge;
+mod content;
+mod digest;
+mod error;
+mod hosts;
+mod images;
+mod import;
+mod layer;
+mod manifest;
+mod pull;
+mod reference;
+mod registry;
+mod rootfs;
+mod server;
+
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::ContainerId;
-use crate::store::Store;
-
-/// Why an image operation failed. Its text names the image and the remedy.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// No such image here.
-    #[error("image \"{0}\" is not on this node: pull it first")]
-    NotFound(String),
-    /// A short id that fits several.
-    #[error("image id \"{id}\" fits {count} images: give more digits")]
-    Ambiguous {
-        /// As given.
-        id: String,
-        /// How many.
-        count: usize,
-    },
-    /// The reference can't be parsed.
-    #[error("\"{reference}\" is not an image reference: {why}")]
-    BadReference {
-        /// As given.
-        reference: String,
-        /// What is wrong.
-        why: String,
-    },
-}
+pub use error::{Error, StoreFailed};
+pub use images::Images;
+use images::Inner;
+pub use import::MAX_ARCHIVE;
 
 /// What a container takes from its image unless told otherwise.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -107,77 +106,4 @@ pub struct Usage {
     pub bytes: u64,
     /// Inodes.
     pub inodes: u64,
-}
-
-/// The images of this node. Cheap to clone.
-#[derive(Debug, Clone)]
-pub struct Images {}
-
-impl Images {
-    /// Opens the store below `settings.root`, drops what an interrupted pull left.
-    pub fn open(_settings: Settings, _store: Store) -> Result<Self, Error> {
-        todo!()
-    }
-
-    /// Pulls and unpacks; pulls of one image at the same time share the work. Gives the id.
-    /// The work goes on if the caller goes away.
-    pub async fn pull(&self, _reference: &str, _auth: Option<Auth>) -> Result<Arc<Image>, Error> {
-        todo!()
-    }
-
-    /// An image from an archive on disk: OCI layout directory or tar, docker-archive, or a
-    /// root file system, each plain, gzip or zstd.
-    pub async fn import(
-        &self,
-        _path: &Path,
-        _name: Option<&str>,
-    ) -> Result<Vec<Arc<Image>>, Error> {
-        todo!()
-    }
-
-    /// Every image, by id.
-    pub fn list(&self) -> Vec<Arc<Image>> {
-        todo!()
-    }
-
-    /// By tag, digest reference, id, or unambiguous short id (with or without `sha256:`).
-    pub fn find(&self, _name: &str) -> Result<Arc<Image>, Error> {
-        todo!()
-    }
-
-    /// By id: the image with every tag. By tag or digest: that name, and the image with its
-    /// last one. Unknown: no error. Layers that a root file system stands on stay until it goes.
-    pub async fn remove(&self, _name: &str) -> Result<(), Error> {
-        todo!()
-    }
-
-    /// Space used by images and by containers' writable layers.
-    pub async fn usage(&self) -> Result<Usage, Error> {
-        todo!()
-    }
-
-    /// Space used by one container's writable layer.
-    pub async fn writable_usage(&self, _container: &ContainerId) -> Result<Usage, Error> {
-        todo!()
-    }
-
-    /// Makes and mounts a container's root file system (overlayfs). Gives its path.
-    pub async fn prepare_rootfs(
-        &self,
-        _container: &ContainerId,
-        _image: &Image,
-    ) -> Result<PathBuf, Error> {
-        todo!()
-    }
-
-    /// Unmounts and deletes it, its writable layer included. Unknown: no error.
-    pub async fn release_rootfs(&self, _container: &ContainerId) -> Result<(), Error> {
-        todo!()
-    }
-
-    /// Root file systems on disk or mounted whose container isn't in `live`: released.
-    /// Called once at start-up.
-    pub async fn release_all_but(&self, _live: &[ContainerId]) -> Result<Vec<ContainerId>, Error> {
-        todo!()
-    }
 }

@@ -1,0 +1,441 @@
+//! What images and root file systems there are, and what of the disk each stands on.
+//!
+//! One lock guards the catalog. Whoever is about to use a blob or a layer holds it by a
+//! `Lease` first, so that a collection never takes away what a pull is building on.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use arc_swap::ArcSwap;
+use serde::{Deserialize, Serialize};
+
+use super::content::Content;
+use super::digest::Digest;
+use super::layer::Layers;
+use super::reference::{Reference, Version};
+use super::{Defaults, Error, Image};
+use crate::store::{Record, Store};
+
+/// An image as it is stored. Its key is its id without the algorithm.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct ImageRecord {
+    /// Configuration, manifest, index and layers.
+    pub(super) blobs: BTreeSet<Digest>,
+    /// Lowest first.
+    pub(super) chain: Vec<Digest>,
+    pub(super) size_bytes: u64,
+    pub(super) pinned: bool,
+    pub(super) defaults: Defaults,
+}
+
+impl Record for ImageRecord {
+    const KIND: &'static str = "image";
+    const VERSION: u32 = 1;
+}
+
+/// A tag or digest reference, which is the key, and what it stands for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct NameRecord {
+    image: Digest,
+}
+
+impl Record for NameRecord {
+    const KIND: &'static str = "image-name";
+    const VERSION: u32 = 1;
+}
+
+/// A container's root file system; the key is the container's id.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct RootfsRecord {
+    /// The image's id.
+    pub(super) image: String,
+    pub(super) chain: Vec<Digest>,
+}
+
+impl Record for RootfsRecord {
+    const KIND: &'static str = "rootfs";
+    const VERSION: u32 = 1;
+}
+
+/// Content that must not be collected.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) enum Thing {
+    Blob(Digest),
+    Layer(Digest),
+}
+
+#[derive(Debug, Default)]
+struct State {
+    images: BTreeMap<Digest, ImageRecord>,
+    /// Normalized reference → image.
+    names: BTreeMap<String, Digest>,
+    rootfs: BTreeMap<String, RootfsRecord>,
+    leased: HashMap<Thing, usize>,
+}
+
+/// What readers see: built anew at each change, so that they never wait.
+#[derive(Debug, Default)]
+pub(super) struct Published {
+    pub(super) images: BTreeMap<Digest, Arc<Image>>,
+    names: BTreeMap<String, Digest>,
+}
+
+/// The catalog.
+#[derive(Debug)]
+pub(super) struct Catalog {
+    store: Store,
+    state: Mutex<State>,
+    published: ArcSwap<Published>,
+}
+
+/// Holds things while it lives.
+#[derive(Debug)]
+pub(super) struct Lease {
+    catalog: Arc<Catalog>,
+    things: Vec<Thing>,
+}
+
+impl Lease {
+    /// Both as one.
+    pub(super) fn with(mut self, mut other: Self) -> Self {
+        self.things.append(&mut other.things);
+        self
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        let mut state = self.catalog.lock();
+        for thing in self.things.drain(..) {
+            if let Some(count) = state.leased.get_mut(&thing) {
+                *count -= 1;
+                if *count == 0 {
+                    state.leased.remove(&thing);
+                }
+            }
+        }
+    }
+}
+
+impl Catalog {
+    /// Reads the records. Unreadable ones are set aside by the store and told of here.
+    pub(super) fn open(store: Store) -> Result<Self, Error> {
+        let images = readable::<ImageRecord>(&store)?;
+        let names = readable::<NameRecord>(&store)?;
+        let mut state = State {
+            rootfs: readable::<RootfsRecord>(&store)?.into_iter().collect(),
+            ..State::default()
+        };
+        state.images = images
+            .into_iter()
+            .filter_map(|(key, record)| Some((Digest::from_hex(&key)?, record)))
+            .collect();
+        for (name, record) in names {
+            if state.images.contains_key(&record.image) {
+                state.names.insert(name, record.image);
+            } else {
+                // The rest of a removal that was cut off.
+                store.delete::<NameRecord>(&name)?;
+            }
+        }
+        let catalog = Self { store, state: Mutex::default(), published: ArcSwap::default() };
+        *catalog.lock() = state;
+        catalog.publish(&catalog.lock());
+        Ok(catalog)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn publish(&self, state: &State) {
+        let mut images: BTreeMap<Digest, Image> =
+            state.images.iter().map(|(id, record)| (id.clone(), record.image(id))).collect();
+        for (name, id) in &state.names {
+            let Some(image) = images.get_mut(id) else { continue };
+            if name.contains('@') {
+                image.digests.push(name.clone());
+            } else {
+                image.tags.push(name.clone());
+            }
+        }
+        let images = images.into_iter().map(|(id, image)| (id, Arc::new(image))).collect();
+        self.published.store(Arc::new(Published { images, names: state.names.clone() }));
+    }
+
+    /// The catalog as it is now.
+    pub(super) fn now(&self) -> Arc<Published> {
+        self.published.load_full()
+    }
+
+    /// Keeps these from being collected until the lease is dropped.
+    pub(super) fn lease(self: &Arc<Self>, things: Vec<Thing>) -> Lease {
+        let mut state = self.lock();
+        for thing in &things {
+            *state.leased.entry(thing.clone()).or_default() += 1;
+        }
+        Lease { catalog: Arc::clone(self), things }
+    }
+
+    /// Adds an image and gives it these names, taking them from others. Its content must
+    /// be on disk and leased.
+    pub(super) fn add(
+        &self,
+        id: &Digest,
+        mut record: ImageRecord,
+        names: &[Reference],
+    ) -> Result<Arc<Image>, Error> {
+        let mut state = self.lock();
+        if let Some(known) = state.images.get(id) {
+            // The same image by another manifest, compressed otherwise.
+            record.blobs.extend(known.blobs.iter().cloned());
+            record.pinned |= known.pinned;
+        }
+        self.store.put(id.hex(), &record)?;
+        state.images.insert(id.clone(), record);
+        for name in names {
+            let name = name.to_string();
+            self.store.put(&name, &NameRecord { image: id.clone() })?;
+            state.names.insert(name, id.clone());
+        }
+        self.publish(&state);
+        Ok(Arc::clone(&self.now().images[id]))
+    }
+
+    /// Removes a name, or an image with all its names. Unknown: false.
+    pub(super) fn remove(&self, name: &str) -> Result<bool, Error> {
+        let (id, by_name) = match self.now().resolve(name) {
+            Ok(found) => found,
+            Err(Error::NotFound(_)) => return Ok(false),
+            Err(error) => return Err(error),
+        };
+        let mut state = self.lock();
+        let all: Vec<String> = state
+            .names
+            .iter()
+            .filter(|(_, image)| **image == id)
+            .map(|(name, _)| name.clone())
+            .collect();
+        let gone = match by_name {
+            Some(name) => names_to_drop(&name, &all),
+            None => all.clone(),
+        };
+        let last = gone.len() == all.len();
+        for name in &gone {
+            self.store.delete::<NameRecord>(name)?;
+            state.names.remove(name);
+        }
+        if last {
+            self.store.delete::<ImageRecord>(id.hex())?;
+            state.images.remove(&id);
+        }
+        self.publish(&state);
+        Ok(true)
+    }
+
+    /// Writes down that a root file system stands on these layers, which must be there.
+    /// False: that was known already.
+    pub(super) fn add_rootfs(
+        &self,
+        container: &str,
+        record: RootfsRecord,
+        layers: &Layers,
+    ) -> Result<bool, String> {
+        let mut state = self.lock();
+        if let Some(known) = state.rootfs.get(container) {
+            if known.chain == record.chain {
+                return Ok(false);
+            }
+            return Err(format!("it is there already, from image {}", known.image));
+        }
+        if let Some(missing) = record.chain.iter().find(|id| !layers.has(id)) {
+            return Err(format!(
+                "layer {missing} of image {} is not on this node: pull the image again",
+                record.image
+            ));
+        }
+        self.store.put(container, &record).map_err(|error| error.to_string())?;
+        state.rootfs.insert(container.to_owned(), record);
+        Ok(true)
+    }
+
+    /// Forgets a root file system.
+    pub(super) fn remove_rootfs(&self, container: &str) -> Result<(), Error> {
+        let mut state = self.lock();
+        self.store.delete::<RootfsRecord>(container)?;
+        state.rootfs.remove(container);
+        Ok(())
+    }
+
+    /// The containers with a root file system.
+    pub(super) fn rootfs(&self) -> Vec<String> {
+        self.lock().rootfs.keys().cloned().collect()
+    }
+
+    /// Takes everything from disk that no image, root file system or lease refers to.
+    pub(super) fn collect(&self, content: &Content, layers: &Layers) -> Result<(), Error> {
+        let mut candidates: Vec<(Thing, PathBuf)> = Vec::new();
+        candidates
+            .extend(content.all()?.into_iter().map(|d| (Thing::Blob(d.clone()), content.path(&d))));
+        candidates
+            .extend(layers.all()?.into_iter().map(|d| (Thing::Layer(d.clone()), layers.path(&d))));
+        let mut trash = Vec::new();
+        {
+            let state = self.lock();
+            let used = state.used();
+            for (thing, path) in candidates {
+                if used.contains(&thing) || state.leased.contains_key(&thing) {
+                    continue;
+                }
+                // Renamed under the lock, deleted without it.
+                let scratch = super::content::Scratch(content.scratch());
+                match std::fs::rename(&path, &scratch.0) {
+                    Ok(()) => trash.push(scratch),
+                    Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                    Err(error) => return Err(Error::disk("remove", &path)(error)),
+                }
+            }
+        }
+        drop(trash);
+        Ok(())
+    }
+}
+
+impl State {
+    fn used(&self) -> BTreeSet<Thing> {
+        let images = self.images.values().flat_map(|image| {
+            let blobs = image.blobs.iter().cloned().map(Thing::Blob);
+            blobs.chain(image.chain.iter().cloned().map(Thing::Layer))
+        });
+        let rootfs =
+            self.rootfs.values().flat_map(|rootfs| rootfs.chain.iter().cloned().map(Thing::Layer));
+        images.chain(rootfs).collect()
+    }
+}
+
+impl ImageRecord {
+    fn image(&self, id: &Digest) -> Image {
+        Image {
+            id: id.to_string(),
+            tags: Vec::new(),
+            digests: Vec::new(),
+            size_bytes: self.size_bytes,
+            pinned: self.pinned,
+            chain: self.chain.iter().map(ToString::to_string).collect(),
+            defaults: self.defaults.clone(),
+        }
+    }
+}
+
+impl Published {
+    /// By tag, digest reference, id or short id.
+    pub(super) fn find(&self, name: &str) -> Result<Arc<Image>, Error> {
+        let (id, _) = self.resolve(name)?;
+        self.images.get(&id).cloned().ok_or_else(|| Error::NotFound(name.to_owned()))
+    }
+
+    /// The id, and the normalized name where it was found by one.
+    fn resolve(&self, name: &str) -> Result<(Digest, Option<String>), Error> {
+        let hex = name.strip_prefix("sha256:").unwrap_or(name);
+        if let Some(id) = Digest::from_hex(hex) {
+            return if self.images.contains_key(&id) {
+                Ok((id, None))
+            } else {
+                Err(Error::NotFound(name.to_owned()))
+            };
+        }
+        let reference = Reference::parse(name);
+        if let Ok(reference) = &reference {
+            let normal = reference.to_string();
+            if let Some(id) = self.names.get(&normal) {
+                return Ok((id.clone(), Some(normal)));
+            }
+        }
+        let is_hex = !hex.is_empty()
+            && hex.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+        if is_hex {
+            let mut fitting = self.images.keys().filter(|id| id.hex().starts_with(hex));
+            match (fitting.next(), fitting.count()) {
+                (Some(id), 0) => return Ok((id.clone(), None)),
+                (Some(_), more) => {
+                    return Err(Error::Ambiguous { id: name.to_owned(), count: more + 1 });
+                }
+                (None, _) => {}
+            }
+        } else {
+            reference?;
+        }
+        Err(Error::NotFound(name.to_owned()))
+    }
+}
+
+/// The names that go with one: a tag takes its repository's digests along when it is the
+/// last tag of that repository.
+fn names_to_drop(name: &str, all: &[String]) -> Vec<String> {
+    let repository = |name: &str| {
+        Reference::parse(name).map(|r| (r.name(), matches!(r.version, Version::Tag(_)))).ok()
+    };
+    let mut gone = vec![name.to_owned()];
+    let Some((own, true)) = repository(name) else { return gone };
+    let others = || all.iter().filter(|n| *n != name);
+    if !others().any(|n| repository(n) == Some((own.clone(), true))) {
+        gone.extend(others().filter(|n| repository(n) == Some((own.clone(), false))).cloned());
+    }
+    gone
+}
+
+fn readable<R: Record>(store: &Store) -> Result<Vec<(String, R)>, Error> {
+    let (records, set_aside) = store.all::<R>()?;
+    for aside in set_aside {
+        tracing::warn!(
+            kind = aside.kind,
+            key = aside.key,
+            why = aside.why,
+            "a record was set aside"
+        );
+    }
+    Ok(records)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_tag_takes_its_digests_along() {
+        let digest = format!("q.io/a@sha256:{}", "0".repeat(64));
+        let all: Vec<String> =
+            ["q.io/a:1", "q.io/a:2", "q.io/b:1", &digest].map(str::to_owned).to_vec();
+        assert_eq!(names_to_drop("q.io/a:1", &all), ["q.io/a:1"]);
+        assert_eq!(names_to_drop("q.io/a:1", &all[2..]), ["q.io/a:1".to_owned(), digest.clone()]);
+        assert_eq!(names_to_drop(&digest, &all), [digest]);
+    }
+
+    #[test]
+    fn names_ids_and_short_ids() {
+        let mut published = Published::default();
+        for hex in ["aa11".repeat(16), "aa22".repeat(16)] {
+            let id = Digest::from_hex(&hex).unwrap();
+            let record = ImageRecord {
+                blobs: BTreeSet::new(),
+                chain: vec![],
+                size_bytes: 0,
+                pinned: false,
+                defaults: Defaults::default(),
+            };
+            published.images.insert(id.clone(), Arc::new(record.image(&id)));
+        }
+        published.names.insert(
+            "docker.io/library/aa:latest".into(),
+            Digest::from_hex(&"aa22".repeat(16)).unwrap(),
+        );
+        let id = |name: &str| published.find(name).map(|image| image.id[..11].to_owned());
+        assert_eq!(id("aa11").unwrap(), "sha256:aa11");
+        assert_eq!(id("sha256:aa2").unwrap(), "sha256:aa22");
+        assert_eq!(id("aa").unwrap(), "sha256:aa22", "a name goes before a short id");
+        assert_eq!(id("a"), Err(Error::Ambiguous { id: "a".into(), count: 2 }));
+        assert!(matches!(id("ab"), Err(Error::NotFound(_))));
+        assert!(matches!(id("UPPER"), Err(Error::BadReference { .. })));
+    }
+}

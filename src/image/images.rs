@@ -1,0 +1,193 @@
+//! The room's face: every call of the others comes through here.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::AsyncRead;
+
+use super::catalog::Catalog;
+use super::content::Content;
+use super::layer::Layers;
+use super::pull::{Flights, Turns, blocking};
+use super::reference::Reference;
+use super::rootfs::RootFileSystems;
+use super::{Auth, Error, Image, Settings, Usage, import};
+use crate::id::ContainerId;
+use crate::store::Store;
+use crate::sys::tree;
+
+/// Longest measuring of used space: a dead disk must not hold up the caller.
+const MEASURE_TIMEOUT: Duration = Duration::from_mins(1);
+
+/// The images of this node. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Images {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+pub(super) struct Inner {
+    pub(super) settings: Settings,
+    pub(super) content: Content,
+    pub(super) layers: Layers,
+    pub(super) catalog: Arc<Catalog>,
+    pub(super) flights: Flights,
+    pub(super) turns: Turns,
+    rootfs: RootFileSystems,
+}
+
+impl Images {
+    /// Opens the store below `settings.root`, drops what an interrupted pull left.
+    pub fn open(settings: Settings, store: Store) -> Result<Self, Error> {
+        let root = &settings.root;
+        std::fs::create_dir_all(root).map_err(Error::disk("make the directory", root))?;
+        // Layers hold other people's setuid programs: nobody but root walks in here.
+        let private = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+        std::fs::set_permissions(root, private).map_err(Error::disk("set the mode of", root))?;
+        let inner = Inner {
+            content: Content::open(root)?,
+            layers: Layers::open(root)?,
+            rootfs: RootFileSystems::open(root)?,
+            catalog: Arc::new(Catalog::open(store)?),
+            flights: Flights::default(),
+            turns: Turns::default(),
+            settings,
+        };
+        inner.catalog.collect(&inner.content, &inner.layers)?;
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// Pulls and unpacks; pulls of one image at the same time share the work. Gives the id.
+    /// The work goes on if the caller goes away.
+    pub async fn pull(&self, reference: &str, auth: Option<Auth>) -> Result<Arc<Image>, Error> {
+        let reference = Reference::parse(reference)?;
+        Flights::join(&self.inner, reference, auth).await
+    }
+
+    /// An image from an archive on disk: OCI layout directory or tar, docker-archive, or a
+    /// root file system, each plain, gzip or zstd.
+    ///
+    /// `name` names a root file system, or stands in for the name in an archive of one image.
+    pub async fn import(&self, path: &Path, name: Option<&str>) -> Result<Vec<Arc<Image>>, Error> {
+        let name = name.map(Reference::parse).transpose()?;
+        let work = tokio::spawn(import::import(Arc::clone(&self.inner), path.to_owned(), name));
+        work.await.unwrap_or(Err(Error::Stopped("the import")))
+    }
+
+    /// As [`Images::import`], from a stream of at most [`super::MAX_ARCHIVE`] bytes, which is
+    /// kept below the root while it is read.
+    pub async fn import_stream(
+        &self,
+        reader: impl AsyncRead + Send + Unpin,
+        name: Option<&str>,
+    ) -> Result<Vec<Arc<Image>>, Error> {
+        let spooled = import::spool(&self.inner, reader).await?;
+        self.import(&spooled.0, name).await
+    }
+
+    /// Every image, by id.
+    pub fn list(&self) -> Vec<Arc<Image>> {
+        self.inner.catalog.now().images.values().cloned().collect()
+    }
+
+    /// By tag, digest reference, id, or unambiguous short id (with or without `sha256:`).
+    pub fn find(&self, name: &str) -> Result<Arc<Image>, Error> {
+        self.inner.catalog.now().find(name)
+    }
+
+    /// By id: the image with every tag. By tag or digest: that name, and the image with its
+    /// last one. Unknown: no error. Layers that a root file system stands on stay until it goes.
+    ///
+    /// The last tag of a repository takes that repository's digests along.
+    pub async fn remove(&self, name: &str) -> Result<(), Error> {
+        let (inner, name) = (Arc::clone(&self.inner), name.to_owned());
+        blocking("removing an image", move || {
+            if inner.catalog.remove(&name)? {
+                inner.catalog.collect(&inner.content, &inner.layers)?;
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// Space used by images and by containers' writable layers.
+    pub async fn usage(&self) -> Result<Usage, Error> {
+        let inner = Arc::clone(&self.inner);
+        let path = inner.settings.root.clone();
+        self.measured(path, move |root| {
+            // Layers were measured when they were unpacked, and don't change.
+            let mut sum =
+                inner.layers.space().map_err(|error| std::io::Error::other(error.to_string()))?;
+            for dir in [root.join("blobs").as_path(), inner.rootfs.dir()] {
+                let space = tree::measure(dir)?;
+                sum.bytes += space.bytes;
+                sum.inodes += space.inodes;
+            }
+            Ok(sum)
+        })
+        .await
+    }
+
+    /// Space used by one container's writable layer.
+    pub async fn writable_usage(&self, container: &ContainerId) -> Result<Usage, Error> {
+        self.measured(self.inner.rootfs.upper(container), tree::measure).await
+    }
+
+    async fn measured(
+        &self,
+        path: PathBuf,
+        measure: impl FnOnce(&Path) -> std::io::Result<tree::Space> + Send + 'static,
+    ) -> Result<Usage, Error> {
+        let at = path.clone();
+        let work = blocking("measuring", move || measure(&at).map_err(Error::disk("measure", &at)));
+        let late = || Error::Disk {
+            doing: "measure",
+            path: path.clone(),
+            cause: format!("it takes longer than {} s", MEASURE_TIMEOUT.as_secs()),
+        };
+        let space = tokio::time::timeout(MEASURE_TIMEOUT, work).await.map_err(|_| late())??;
+        Ok(Usage { path, bytes: space.bytes, inodes: space.inodes })
+    }
+
+    /// Makes and mounts a container's root file system (overlayfs). Gives its path.
+    ///
+    /// Again for the same container and image: the same path, with what is written there.
+    pub async fn prepare_rootfs(
+        &self,
+        container: &ContainerId,
+        image: &Image,
+    ) -> Result<PathBuf, Error> {
+        let (inner, container, image) = (Arc::clone(&self.inner), container.clone(), image.clone());
+        blocking("making a root file system", move || {
+            inner.rootfs.prepare(&inner.catalog, &inner.content, &inner.layers, &container, &image)
+        })
+        .await
+    }
+
+    /// Unmounts and deletes it, its writable layer included. Unknown: no error.
+    pub async fn release_rootfs(&self, container: &ContainerId) -> Result<(), Error> {
+        let (inner, container) = (Arc::clone(&self.inner), container.clone());
+        blocking("releasing a root file system", move || {
+            inner.rootfs.release(&inner.catalog, &inner.content, &container)?;
+            inner.catalog.collect(&inner.content, &inner.layers)
+        })
+        .await
+    }
+
+    /// Root file systems on disk or mounted whose container isn't in `live`: released.
+    /// Called once at start-up.
+    pub async fn release_all_but(&self, live: &[ContainerId]) -> Result<Vec<ContainerId>, Error> {
+        let (inner, live) = (Arc::clone(&self.inner), live.to_vec());
+        blocking("releasing root file systems", move || {
+            let mut gone = inner.rootfs.known(&inner.catalog)?;
+            gone.retain(|container| !live.contains(container));
+            for container in &gone {
+                inner.rootfs.release(&inner.catalog, &inner.content, container)?;
+            }
+            inner.catalog.collect(&inner.content, &inner.layers)?;
+            Ok(gone)
+        })
+        .await
+    }
+}

@@ -1,0 +1,193 @@
+//! Layers: archives unpacked into directories that overlayfs stacks.
+//!
+//! Archives are hostile. `tape` and `pax` read one without ever holding more than a bound of it in
+//! memory, `tree` resolves every path one component at a time by descriptor, `unpack`
+//! applies the members. Nothing here resolves a path by its text, and nothing here knows of
+//! registries.
+
+mod pax;
+mod stream;
+mod tape;
+mod tree;
+mod unpack;
+
+use std::fs::File;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+pub(super) use stream::decoded;
+pub(super) use tape::{Kind, Tape};
+
+use super::Error;
+use super::content::{Content, Scratch, sync_dir};
+use super::digest::Digest;
+use crate::sys::overlay::Overlay;
+use crate::sys::tree::Space;
+
+/// What one layer may be at most.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Bounds {
+    /// Members of the archive.
+    pub(super) entries: u64,
+    /// Uncompressed bytes, sparse files at their full length.
+    pub(super) bytes: u64,
+    /// Uncompressed bytes for each compressed one. Text and programs reach 10, logs 50.
+    pub(super) ratio: u64,
+    /// Uncompressed bytes that are allowed whatever the ratio.
+    pub(super) slack: u64,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self { entries: 2_000_000, bytes: 256 << 30, ratio: 200, slack: 1 << 30 }
+    }
+}
+
+impl Bounds {
+    /// Uncompressed bytes allowed for an archive of this size.
+    pub(super) fn for_size(&self, compressed: u64) -> u64 {
+        compressed.saturating_mul(self.ratio).max(self.slack).min(self.bytes)
+    }
+}
+
+/// The layers on disk: `layers/<chain id>/{fs,complete}`. Only finished ones have their name.
+#[derive(Debug)]
+pub(super) struct Layers {
+    dir: PathBuf,
+    pub(super) bounds: Bounds,
+}
+
+/// Written beside a layer's tree when it is whole.
+#[derive(Debug, Serialize, Deserialize)]
+struct Complete {
+    diff_id: Digest,
+    bytes: u64,
+    inodes: u64,
+}
+
+impl Layers {
+    pub(super) fn open(root: &Path) -> Result<Self, Error> {
+        let dir = root.join("layers");
+        std::fs::create_dir_all(&dir).map_err(Error::disk("make the directory", &dir))?;
+        Ok(Self { dir, bounds: Bounds::default() })
+    }
+
+    /// The directory of a layer with its marker.
+    pub(super) fn path(&self, chain_id: &Digest) -> PathBuf {
+        self.dir.join(chain_id.hex())
+    }
+
+    /// The tree to stack.
+    pub(super) fn tree(&self, chain_id: &Digest) -> PathBuf {
+        self.path(chain_id).join("fs")
+    }
+
+    pub(super) fn has(&self, chain_id: &Digest) -> bool {
+        self.path(chain_id).join("complete").exists()
+    }
+
+    /// Every layer, and what else lies beside them (none is expected).
+    pub(super) fn all(&self) -> Result<Vec<Digest>, Error> {
+        let entries = std::fs::read_dir(&self.dir).map_err(Error::disk("list", &self.dir))?;
+        Ok(entries.filter_map(|e| Digest::from_hex(e.ok()?.file_name().to_str()?)).collect())
+    }
+
+    /// Space of every layer, from their markers.
+    pub(super) fn space(&self) -> Result<Space, Error> {
+        let mut sum = Space::default();
+        for chain_id in self.all()? {
+            // Gone or unreadable meanwhile: not counted.
+            let Ok(text) = std::fs::read(self.path(&chain_id).join("complete")) else { continue };
+            let Ok(complete) = serde_json::from_slice::<Complete>(&text) else { continue };
+            sum.bytes += complete.bytes;
+            sum.inodes += complete.inodes;
+        }
+        Ok(sum)
+    }
+
+    /// Unpacks a blob as the layer on top of `below` (lowest first), verifying `diff_id`.
+    /// `fault` makes the error of a bad archive. Blocks for as long as that takes.
+    pub(super) fn unpack(
+        &self,
+        content: &Content,
+        blob: &Path,
+        below: &[Digest],
+        diff_id: &Digest,
+        chain_id: &Digest,
+        fault: impl Fn(String) -> Error,
+    ) -> Result<(), Error> {
+        let scratch = Scratch(content.scratch());
+        let tree = scratch.0.join("layer/fs");
+        std::fs::create_dir_all(&tree).map_err(Error::disk("make the directory", &tree))?;
+        let root_like = below.last().map(|below| self.tree(below));
+        copy_root(root_like.as_deref(), &tree).map_err(Error::disk("make the directory", &tree))?;
+        let target = self
+            .target(&scratch.0, &tree, below)
+            .map_err(Error::disk("mount an overlay for", &tree))?;
+
+        let file = File::open(blob).map_err(Error::disk("open", blob))?;
+        let size = file.metadata().map_err(Error::disk("read", blob))?.len();
+        let stream = decoded(file).map_err(|error| fault(error.to_string()))?;
+        let found = unpack::unpack(stream, target, &self.bounds, self.bounds.for_size(size))
+            .map_err(&fault)?;
+        if found != *diff_id {
+            return Err(fault(format!(
+                "its content is {found}, but the image's configuration says {diff_id}"
+            )));
+        }
+        let space = crate::sys::tree::measure(&tree).map_err(Error::disk("measure", &tree))?;
+        let complete = Complete { diff_id: found, bytes: space.bytes, inodes: space.inodes };
+        self.finish(&scratch.0.join("layer"), chain_id, &complete)
+    }
+
+    /// The merged view to unpack into. The lowest layer needs no overlay.
+    fn target(
+        &self,
+        scratch: &Path,
+        tree: &Path,
+        below: &[Digest],
+    ) -> std::io::Result<tree::Target> {
+        if below.is_empty() {
+            return tree::Target::plain(tree);
+        }
+        let [work, mount] = ["work", "mount"].map(|name| scratch.join(name));
+        std::fs::create_dir(&work)?;
+        std::fs::create_dir(&mount)?;
+        let lower: Vec<PathBuf> = below.iter().rev().map(|id| self.tree(id)).collect();
+        let lower: Vec<&Path> = lower.iter().map(PathBuf::as_path).collect();
+        let overlay = Overlay { lower: &lower, upper: tree, work: &work };
+        tree::Target::merged(overlay.detached(&mount)?, tree)
+    }
+
+    /// Makes an unpacked layer durable, and only then gives it its name.
+    fn finish(&self, unpacked: &Path, chain_id: &Digest, complete: &Complete) -> Result<(), Error> {
+        let marker = unpacked.join("complete");
+        let text = serde_json::to_vec(complete).expect("numbers and a digest are JSON");
+        std::fs::write(&marker, text).map_err(Error::disk("write", &marker))?;
+        let dir = File::open(unpacked).map_err(Error::disk("open", unpacked))?;
+        rustix::fs::syncfs(&dir).map_err(|error| Error::disk("sync", unpacked)(error.into()))?;
+        let target = self.path(chain_id);
+        // A directory of this name without its marker is the rest of a removal.
+        if !self.has(chain_id) {
+            crate::sys::tree::remove(&target).map_err(Error::disk("remove", &target))?;
+            std::fs::rename(unpacked, &target).map_err(Error::disk("rename to", &target))?;
+        }
+        sync_dir(&self.dir)
+    }
+}
+
+/// Mode and owner of the root directory come from the layer below: the topmost layer's
+/// count in the merged view.
+pub(super) fn copy_root(from: Option<&Path>, to: &Path) -> std::io::Result<()> {
+    let (mode, uid, gid) = match from {
+        Some(from) => {
+            let meta = std::fs::metadata(from)?;
+            (meta.mode() & 0o7777, meta.uid(), meta.gid())
+        }
+        None => (0o755, 0, 0),
+    };
+    std::os::unix::fs::chown(to, Some(uid), Some(gid))?;
+    std::fs::set_permissions(to, std::fs::Permissions::from_mode(mode))
+}

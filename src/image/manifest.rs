@@ -1,0 +1,316 @@
+//! What a registry or an archive says of an image: index, manifest, configuration.
+//!
+//! Only the fields haled uses. Everything here is read from untrusted bytes.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+use super::Defaults;
+use super::digest::Digest;
+
+/// Largest manifest or index read, in bytes (as containerd and registries have it).
+pub(super) const MAX_MANIFEST: u64 = 4 << 20;
+/// Largest image configuration read, in bytes.
+pub(super) const MAX_CONFIG: u64 = 8 << 20;
+/// Most layers of an image: overlayfs takes 500 lower directories.
+pub(super) const MAX_LAYERS: usize = 500;
+
+/// The media types asked for, Docker's and OCI's.
+pub(super) const ACCEPT: &str = "application/vnd.oci.image.index.v1+json, \
+     application/vnd.docker.distribution.manifest.list.v2+json, \
+     application/vnd.oci.image.manifest.v1+json, \
+     application/vnd.docker.distribution.manifest.v2+json, */*;q=0.1";
+
+/// A pointer to content.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Descriptor {
+    #[serde(default)]
+    pub(super) media_type: String,
+    pub(super) digest: Digest,
+    pub(super) size: u64,
+    #[serde(default)]
+    pub(super) platform: Option<Platform>,
+    #[serde(default)]
+    pub(super) annotations: BTreeMap<String, String>,
+}
+
+/// What a manifest runs on.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+pub(super) struct Platform {
+    #[serde(default)]
+    pub(super) architecture: String,
+    #[serde(default)]
+    pub(super) os: String,
+    #[serde(default)]
+    pub(super) variant: String,
+}
+
+impl Platform {
+    /// This machine's.
+    pub(super) fn host() -> Self {
+        let (architecture, variant) = match std::env::consts::ARCH {
+            "x86_64" => ("amd64", "v1"),
+            "x86" => ("386", ""),
+            "aarch64" => ("arm64", "v8"),
+            "arm" => ("arm", "v7"),
+            "powerpc64" => ("ppc64le", ""),
+            other => (other, ""),
+        };
+        Self { architecture: architecture.into(), os: "linux".into(), variant: variant.into() }
+    }
+
+    /// Whether a manifest for `offered` runs here. An absent variant is the base one.
+    fn takes(&self, offered: &Self) -> bool {
+        let variant = offered.variant.as_str();
+        offered.os == self.os
+            && offered.architecture == self.architecture
+            && (variant.is_empty()
+                || variant == self.variant
+                || (self.architecture == "arm" && variant < &*self.variant))
+    }
+}
+
+impl std::fmt::Display for Platform {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.os, self.architecture)?;
+        if !self.variant.is_empty() {
+            write!(f, "/{}", self.variant)?;
+        }
+        Ok(())
+    }
+}
+
+/// One image.
+#[derive(Debug, Clone, Deserialize)]
+pub(super) struct Manifest {
+    pub(super) config: Descriptor,
+    #[serde(default)]
+    pub(super) layers: Vec<Descriptor>,
+}
+
+/// What a manifest's bytes are.
+#[derive(Debug)]
+pub(super) enum Document {
+    Index(Vec<Descriptor>),
+    Image(Manifest),
+}
+
+/// Which of several manifests.
+#[derive(Debug)]
+pub(super) enum Choice<'a> {
+    This(&'a Descriptor),
+    /// None; what there is, in words.
+    None(String),
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Shape {
+    #[serde(default)]
+    schema_version: u32,
+    #[serde(default)]
+    media_type: String,
+    config: Option<serde_json::Value>,
+    manifests: Option<serde_json::Value>,
+}
+
+impl Document {
+    /// Reads a manifest or an index; which one it is says its shape, which must agree with
+    /// its media type (a document that can be read as both is refused).
+    pub(super) fn parse(bytes: &[u8]) -> Result<Self, String> {
+        let json = |error: serde_json::Error| format!("its manifest can't be read: {error}");
+        let shape: Shape = serde_json::from_slice(bytes).map_err(json)?;
+        if shape.schema_version != 2 {
+            return Err(format!(
+                "its manifest has schema version {}, which is long obsolete; only 2 is read",
+                shape.schema_version
+            ));
+        }
+        match (shape.config.is_some(), shape.manifests.is_some()) {
+            (false, true) => {
+                #[derive(Deserialize)]
+                struct Index {
+                    manifests: Vec<Descriptor>,
+                }
+                let index: Index = serde_json::from_slice(bytes).map_err(json)?;
+                Ok(Self::Index(index.manifests))
+            }
+            (true, false) => {
+                let manifest: Manifest = serde_json::from_slice(bytes).map_err(json)?;
+                manifest.check()?;
+                Ok(Self::Image(manifest))
+            }
+            _ => Err(format!(
+                "its manifest (\"{}\") is neither an image nor an index",
+                shape.media_type
+            )),
+        }
+    }
+}
+
+impl Manifest {
+    fn check(&self) -> Result<(), String> {
+        if self.layers.len() > MAX_LAYERS {
+            return Err(format!("it has {} layers, {MAX_LAYERS} are allowed", self.layers.len()));
+        }
+        if self.config.size > MAX_CONFIG {
+            return Err(format!(
+                "its configuration has {} bytes, {MAX_CONFIG} are allowed",
+                self.config.size
+            ));
+        }
+        for layer in &self.layers {
+            if layer.media_type.contains("encrypted") {
+                return Err(format!("layer {} is encrypted, which is not supported", layer.digest));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The first manifest for this platform; one without a platform only where none has one
+/// that fits (its configuration is then asked).
+pub(super) fn choose<'a>(host: &Platform, manifests: &'a [Descriptor]) -> Choice<'a> {
+    let fits = |d: &&Descriptor| d.platform.as_ref().is_some_and(|p| host.takes(p));
+    let silent = |d: &&Descriptor| d.platform.is_none();
+    if let Some(found) = manifests.iter().find(fits).or_else(|| manifests.iter().find(silent)) {
+        return Choice::This(found);
+    }
+    let offered: Vec<String> =
+        manifests.iter().filter_map(|d| d.platform.as_ref()).map(ToString::to_string).collect();
+    Choice::None(if offered.is_empty() { "nothing".to_owned() } else { offered.join(", ") })
+}
+
+/// An image's configuration.
+#[derive(Debug, Deserialize)]
+pub(super) struct Config {
+    #[serde(flatten)]
+    platform: Platform,
+    #[serde(default)]
+    #[serde(rename = "config")]
+    execution: Option<Execution>,
+    #[serde(default)]
+    rootfs: RootFs,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct RootFs {
+    #[serde(default)]
+    diff_ids: Option<Vec<Digest>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct Execution {
+    user: Option<String>,
+    env: Option<Vec<String>>,
+    entrypoint: Option<Vec<String>>,
+    cmd: Option<Vec<String>>,
+    volumes: Option<BTreeMap<String, serde_json::Value>>,
+    working_dir: Option<String>,
+    stop_signal: Option<String>,
+}
+
+impl Config {
+    pub(super) fn parse(bytes: &[u8]) -> Result<Self, String> {
+        serde_json::from_slice(bytes)
+            .map_err(|error| format!("its configuration can't be read: {error}"))
+    }
+
+    /// The digests of the uncompressed layers, lowest first.
+    pub(super) fn diff_ids(&self) -> &[Digest] {
+        self.rootfs.diff_ids.as_deref().unwrap_or_default()
+    }
+
+    /// Its platform, where it is another than this machine's. One that says none fits.
+    pub(super) fn foreign(&self, host: &Platform) -> Option<&Platform> {
+        let silent = self.platform.os.is_empty() || self.platform.architecture.is_empty();
+        (!silent && !host.takes(&self.platform)).then_some(&self.platform)
+    }
+
+    pub(super) fn defaults(self) -> Defaults {
+        let config = self.execution.unwrap_or_default();
+        Defaults {
+            entrypoint: config.entrypoint.unwrap_or_default(),
+            cmd: config.cmd.unwrap_or_default(),
+            env: config.env.unwrap_or_default(),
+            working_dir: config.working_dir.unwrap_or_default(),
+            user: config.user.unwrap_or_default(),
+            stop_signal: config.stop_signal.unwrap_or_default(),
+            volumes: config.volumes.unwrap_or_default().into_keys().collect(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(architecture: &str, variant: &str) -> Descriptor {
+        let platform = Platform {
+            os: "linux".into(),
+            architecture: architecture.into(),
+            variant: variant.into(),
+        };
+        let digest = Digest::of(format!("{architecture}{variant}").as_bytes());
+        Descriptor {
+            media_type: String::new(),
+            digest,
+            size: 1,
+            platform: Some(platform),
+            annotations: BTreeMap::new(),
+        }
+    }
+
+    fn amd64() -> Platform {
+        Platform { os: "linux".into(), architecture: "amd64".into(), variant: "v1".into() }
+    }
+
+    #[test]
+    fn the_first_that_fits_is_chosen() {
+        let manifests =
+            [entry("s390x", ""), entry("amd64", "v3"), entry("amd64", ""), entry("amd64", "v1")];
+        let Choice::This(found) = choose(&amd64(), &manifests) else { panic!("none") };
+        assert_eq!(found.digest, manifests[2].digest);
+        let Choice::None(offered) = choose(&amd64(), &manifests[..2]) else { panic!("one") };
+        assert_eq!(offered, "linux/s390x, linux/amd64/v3");
+    }
+
+    #[test]
+    fn one_without_a_platform_is_the_last_resort() {
+        let mut silent = entry("", "");
+        silent.platform = None;
+        let manifests = [entry("arm64", "v8"), silent];
+        let Choice::This(found) = choose(&amd64(), &manifests) else { panic!("none") };
+        assert_eq!(found.digest, manifests[1].digest);
+    }
+
+    #[test]
+    fn what_is_both_or_neither_is_refused() {
+        for bad in [
+            "{}",
+            "[]",
+            "x",
+            "{\"schemaVersion\":1,\"fsLayers\":[]}",
+            "{\"schemaVersion\":2,\"config\":{},\"manifests\":[]}",
+            "{\"schemaVersion\":2}",
+        ] {
+            assert!(Document::parse(bad.as_bytes()).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn nulls_in_a_configuration_are_defaults() {
+        let text = r#"{"architecture":"amd64","os":"linux","config":{"Cmd":null,"Env":["A=b"],
+            "Volumes":{"/data":{}},"Entrypoint":null},"rootfs":{"type":"layers","diff_ids":null}}"#;
+        let config = Config::parse(text.as_bytes()).unwrap();
+        assert!(config.diff_ids().is_empty() && config.foreign(&amd64()).is_none());
+        let defaults = config.defaults();
+        assert_eq!(
+            (defaults.env, defaults.volumes),
+            (vec!["A=b".to_owned()], vec!["/data".to_owned()])
+        );
+    }
+}

@@ -1,0 +1,384 @@
+//! A pull: manifest, configuration, layers side by side, unpacked bottom up, recorded.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use futures_util::future::{BoxFuture, FutureExt as _, Shared};
+use tokio::sync::{OwnedMutexGuard, Semaphore, mpsc};
+use tokio::task::JoinSet;
+use tokio_util::task::task_tracker::{TaskTracker, TaskTrackerToken};
+
+use super::catalog::{ImageRecord, Lease, Thing};
+use super::challenge::Credentials;
+use super::content::Ingest;
+use super::digest::{Digest, chain_ids};
+use super::manifest::{self, Choice, Config, Descriptor, Document, MAX_CONFIG, Manifest, Platform};
+use super::reference::{Reference, Version};
+use super::registry::Remote;
+use super::server::{self, Fault, Patience, Server};
+use super::{Auth, Error, Image, Inner, hosts};
+
+/// Indexes within indexes.
+const MAX_NESTING: usize = 4;
+/// Chunks of a blob between the network and the disk.
+const CHUNKS: usize = 16;
+
+type Answer = Result<Arc<Image>, Error>;
+type Flight = Shared<BoxFuture<'static, Answer>>;
+
+/// Pulls under way, by reference and credentials: a caller without the right ones never
+/// gets another's answer.
+#[derive(Default)]
+pub(super) struct Flights(Mutex<Vec<(String, Option<Auth>, Flight)>>);
+
+impl std::fmt::Debug for Flights {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Flights")
+    }
+}
+
+impl Flights {
+    /// Joins the pull of this image, or starts it as a task of its own.
+    pub(super) fn join(inner: &Arc<Inner>, reference: Reference, auth: Option<Auth>) -> Flight {
+        let key = reference.to_string();
+        let mut flights = inner.flights.0.lock().unwrap_or_else(PoisonError::into_inner);
+        flights.retain(|(_, _, flight)| flight.peek().is_none());
+        if let Some((.., flight)) = flights.iter().find(|(k, a, _)| *k == key && *a == auth) {
+            return flight.clone();
+        }
+        let work = tokio::spawn(pull(Arc::clone(inner), reference, auth.clone()));
+        let flight =
+            work.map(|done| done.unwrap_or(Err(Error::Stopped("the pull")))).boxed().shared();
+        flights.push((key, auth, flight.clone()));
+        flight
+    }
+}
+
+/// One lock for each key, so that two pulls never do the same work at once.
+#[derive(Debug, Default)]
+pub(super) struct Turns(Mutex<HashMap<Thing, Weak<tokio::sync::Mutex<()>>>>);
+
+impl Turns {
+    pub(super) async fn take(&self, thing: Thing) -> OwnedMutexGuard<()> {
+        let turn = {
+            let mut turns = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            turns.retain(|_, turn| turn.strong_count() > 0);
+            if let Some(turn) = turns.get(&thing).and_then(Weak::upgrade) {
+                turn
+            } else {
+                let turn = Arc::new(tokio::sync::Mutex::new(()));
+                turns.insert(thing, Arc::downgrade(&turn));
+                turn
+            }
+        };
+        turn.lock_owned().await
+    }
+}
+
+/// An image that is being put together, from a registry or an archive.
+pub(super) struct Assembly {
+    /// For messages.
+    pub(super) name: String,
+    pub(super) config_digest: Digest,
+    pub(super) config: Config,
+    /// Manifests too.
+    pub(super) blobs: BTreeSet<Digest>,
+    /// Blobs of the layers, lowest first.
+    pub(super) layers: Vec<Digest>,
+    pub(super) size_bytes: u64,
+}
+
+async fn pull(inner: Arc<Inner>, reference: Reference, auth: Option<Auth>) -> Answer {
+    let dirs = inner.settings.certs_dirs.clone();
+    let (domain, image) = (reference.domain.clone(), reference.clone());
+    let remote = blocking("reading hosts.toml", move || {
+        let endpoints = hosts::endpoints(&dirs, &domain)?;
+        Remote::new(&image, endpoints, Credentials::from(auth), Patience::default())
+    })
+    .await?;
+    let work = TaskTracker::new();
+    let pull = Arc::new(Pull { inner, remote, reference, work: work.clone() });
+    let answer = pull.run().await;
+    // After a failure other layers may still be on their way to the disk: they end, and
+    // take away what they wrote, before anyone is told.
+    work.close();
+    work.wait().await;
+    answer
+}
+
+struct Pull {
+    inner: Arc<Inner>,
+    remote: Remote,
+    reference: Reference,
+    /// All that is at work for this pull.
+    work: TaskTracker,
+}
+
+impl Pull {
+    fn corrupt(&self, cause: String) -> Error {
+        Error::Corrupt { image: self.reference.to_string(), cause }
+    }
+
+    async fn run(self: Arc<Self>) -> Answer {
+        let (top, manifests, manifest) = self.resolve().await?;
+        let mut things: Vec<Thing> =
+            manifests.iter().map(|bytes| Thing::Blob(Digest::of(bytes))).collect();
+        things.push(Thing::Blob(manifest.config.digest.clone()));
+        things.extend(manifest.layers.iter().map(|layer| Thing::Blob(layer.digest.clone())));
+        let _lease = self.inner.catalog.lease(things);
+
+        self.fetch(&manifest.config, MAX_CONFIG).await?;
+        let (inner, config_digest) = (Arc::clone(&self.inner), manifest.config.digest.clone());
+        let (bytes, stored) = blocking("storing the manifests", move || {
+            let stored = manifests
+                .iter()
+                .map(|bytes| inner.content.put(bytes))
+                .collect::<Result<BTreeSet<_>, _>>()?;
+            Ok((inner.content.read(&config_digest, MAX_CONFIG)?, stored))
+        })
+        .await?;
+        let config = Config::parse(&bytes).map_err(|why| self.corrupt(why))?;
+        let host = Platform::host();
+        if let Some(other) = config.foreign(&host) {
+            return Err(self.no_platform(&host, &other.to_string()));
+        }
+        let mut blobs = stored;
+        blobs.insert(manifest.config.digest.clone());
+        blobs.extend(manifest.layers.iter().map(|layer| layer.digest.clone()));
+        let assembly = Assembly {
+            name: self.reference.to_string(),
+            config_digest: manifest.config.digest.clone(),
+            config,
+            blobs,
+            layers: manifest.layers.iter().map(|layer| layer.digest.clone()).collect(),
+            size_bytes: manifest
+                .layers
+                .iter()
+                .fold(manifest.config.size, |sum, layer| sum.saturating_add(layer.size)),
+        };
+        let names = match &self.reference.version {
+            Version::Tag(_) => vec![self.reference.clone(), self.reference.with_digest(&top)],
+            Version::Digest(_) => vec![self.reference.clone()],
+        };
+        let fetching = self.start_fetching(&manifest);
+        assemble(&self.inner, assembly, names, Some(fetching)).await
+    }
+
+    /// From the reference to the manifest for this machine: the digest that the reference
+    /// stands for, every manifest's bytes on the way, and the last one.
+    async fn resolve(&self) -> Result<(Digest, Vec<bytes::Bytes>, Manifest), Error> {
+        let host = Platform::host();
+        let mut version = self.reference.version.clone();
+        let mut top = None;
+        let mut passed = Vec::new();
+        for _ in 0..MAX_NESTING {
+            let (bytes, digest) = self.remote.manifest(&version).await?;
+            top.get_or_insert(digest);
+            passed.push(bytes.clone());
+            match Document::parse(&bytes).map_err(|why| self.corrupt(why))? {
+                Document::Image(manifest) => {
+                    let top = top.expect("set above");
+                    return Ok((top, passed, manifest));
+                }
+                Document::Index(manifests) => match manifest::choose(&host, &manifests) {
+                    Choice::This(chosen) => version = Version::Digest(chosen.digest.clone()),
+                    Choice::None(offered) => return Err(self.no_platform(&host, &offered)),
+                },
+            }
+        }
+        Err(self.corrupt(format!("more than {MAX_NESTING} indexes within each other")))
+    }
+
+    fn no_platform(&self, host: &Platform, offered: &str) -> Error {
+        Error::NoPlatform {
+            image: self.reference.to_string(),
+            wanted: host.to_string(),
+            offered: offered.to_owned(),
+        }
+    }
+
+    /// Fetches a blob unless it is here, or another pull brings it.
+    async fn fetch(&self, wanted: &Descriptor, limit: u64) -> Result<(), Error> {
+        let _turn = self.inner.turns.take(Thing::Blob(wanted.digest.clone())).await;
+        if let Some(size) = self.inner.content.size(&wanted.digest) {
+            return if size == wanted.size {
+                Ok(())
+            } else {
+                Err(self.corrupt(wrong_size(wanted, size)))
+            };
+        }
+        if wanted.size > limit {
+            return Err(self.corrupt(format!(
+                "{} has {} bytes, {limit} are allowed",
+                wanted.digest, wanted.size
+            )));
+        }
+        let mut tour = self.remote.tour(false);
+        while let Some(server) = tour.server() {
+            match self.take(wanted, server).await {
+                Ok(()) => {
+                    tour.succeeded();
+                    return Ok(());
+                }
+                Err(fault) => tour.failed(fault).await,
+            }
+        }
+        Err(tour.verdict())
+    }
+
+    /// Streams one answer into the store, hashing it on the way.
+    async fn take(&self, wanted: &Descriptor, server: &Server) -> Result<(), Fault> {
+        let mut response = self.remote.blob(server, &wanted.digest).await?;
+        let lasting = |error: Error| Fault::Lasting(error.to_string());
+        let (chunks, mut to_write) = mpsc::channel::<bytes::Bytes>(CHUNKS);
+        let inner = Arc::clone(&self.inner);
+        // Goes with the blob, and after it.
+        let token = self.work.token();
+        let writer =
+            tokio::task::spawn_blocking(move || -> Result<(Ingest, TaskTrackerToken), Error> {
+                let mut ingest = inner.content.begin()?;
+                while let Some(chunk) = to_write.blocking_recv() {
+                    ingest.write(&chunk)?;
+                }
+                Ok((ingest, token))
+            });
+        let mut seen = 0u64;
+        while let Some(chunk) = server::next_chunk(&mut response).await? {
+            seen += chunk.len() as u64;
+            if seen > wanted.size {
+                return Err(Fault::Lasting(wrong_size(wanted, seen)));
+            }
+            if chunks.send(chunk).await.is_err() {
+                break;
+            }
+        }
+        drop(chunks);
+        let written = writer.await.map_err(|error| Fault::Lasting(error.to_string()))?;
+        let (ingest, token) = written.map_err(lasting)?;
+        if seen < wanted.size {
+            return Err(Fault::Passing(wrong_size(wanted, seen)));
+        }
+        let digest = wanted.digest.clone();
+        blocking("storing a blob", move || {
+            let _token = token;
+            let ingest = ingest;
+            let (_, found) = ingest.so_far();
+            if found != digest {
+                let cause = format!("{digest} was asked for, but what came is {found}");
+                return Ok(Err(Fault::Lasting(cause)));
+            }
+            ingest.commit()?;
+            Ok(Ok(()))
+        })
+        .await
+        .map_err(lasting)?
+    }
+
+    /// Starts a task for each layer, so many of them at work at once.
+    fn start_fetching(self: &Arc<Self>, manifest: &Manifest) -> Fetching {
+        let places = Arc::new(Semaphore::new(self.inner.settings.parallel_layers.max(1)));
+        let mut tasks = JoinSet::new();
+        for (place, layer) in manifest.layers.iter().cloned().enumerate() {
+            let (pull, places) = (Arc::clone(self), Arc::clone(&places));
+            tasks.spawn(self.work.track_future(async move {
+                let _place = places.acquire_owned().await;
+                (place, pull.fetch(&layer, u64::MAX).await)
+            }));
+        }
+        Fetching { tasks, done: BTreeSet::new() }
+    }
+}
+
+fn wrong_size(wanted: &Descriptor, found: u64) -> String {
+    format!("{} should have {} bytes, but {found} came", wanted.digest, wanted.size)
+}
+
+/// The layers' tasks. Dropped, they end.
+pub(super) struct Fetching {
+    tasks: JoinSet<(usize, Result<(), Error>)>,
+    done: BTreeSet<usize>,
+}
+
+impl Fetching {
+    /// Waits until the layer at this place is here; any layer's failure ends the waiting.
+    async fn done(&mut self, place: usize) -> Result<(), Error> {
+        while !self.done.contains(&place) {
+            match self.tasks.join_next().await {
+                Some(Ok((place, result))) => {
+                    result?;
+                    self.done.insert(place);
+                }
+                Some(Err(_)) | None => return Err(Error::Stopped("fetching a layer")),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Unpacks the layers bottom up, each as soon as its blob is here, and records the image. The blobs must be leased by the caller.
+pub(super) async fn assemble(
+    inner: &Arc<Inner>,
+    image: Assembly,
+    names: Vec<Reference>,
+    mut fetching: Option<Fetching>,
+) -> Answer {
+    let diff_ids = image.config.diff_ids().to_vec();
+    if diff_ids.len() != image.layers.len() {
+        let cause = format!(
+            "its configuration has {} layers, its manifest {}",
+            diff_ids.len(),
+            image.layers.len()
+        );
+        return Err(Error::Corrupt { image: image.name, cause });
+    }
+    let chain = chain_ids(&diff_ids);
+    let _lease: Lease = inner.catalog.lease(chain.iter().cloned().map(Thing::Layer).collect());
+    for (place, blob) in image.layers.iter().enumerate() {
+        if let Some(fetching) = &mut fetching {
+            fetching.done(place).await?;
+        }
+        let _turn = inner.turns.take(Thing::Layer(chain[place].clone())).await;
+        let (inner, name, blob) = (Arc::clone(inner), image.name.clone(), blob.clone());
+        let (below, chain_id, diff_id) =
+            (chain[..place].to_vec(), chain[place].clone(), diff_ids[place].clone());
+        blocking("unpacking a layer", move || {
+            if inner.layers.has(&chain_id) {
+                return Ok(());
+            }
+            let fault = |cause: String| Error::Layer {
+                image: name.clone(),
+                layer: blob.to_string(),
+                cause,
+            };
+            inner.layers.unpack(
+                &inner.content,
+                &inner.content.path(&blob),
+                &below,
+                &diff_id,
+                &chain_id,
+                fault,
+            )
+        })
+        .await?;
+    }
+    let inner = Arc::clone(inner);
+    blocking("recording the image", move || {
+        let record = ImageRecord {
+            blobs: image.blobs,
+            chain,
+            size_bytes: image.size_bytes,
+            pinned: false,
+            defaults: image.config.defaults(),
+        };
+        inner.catalog.add(&image.config_digest, record, &names)
+    })
+    .await
+}
+
+/// Runs what blocks off the workers of tokio.
+pub(super) async fn blocking<T: Send + 'static>(
+    doing: &'static str,
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    tokio::task::spawn_blocking(work).await.unwrap_or(Err(Error::Stopped(doing)))
+}

@@ -1,0 +1,138 @@
+//! Against scripted servers: logins, retries, bounds.
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpListener;
+use std::sync::{Arc, Mutex};
+
+use super::super::Auth;
+use super::super::hosts;
+use super::*;
+
+const MANIFEST: &str = r#"{"schemaVersion":2}"#;
+const QUICK: Patience = Patience {
+    connect: Duration::from_secs(10),
+    inactivity: Duration::from_millis(200),
+    first_wait: Duration::from_millis(1),
+};
+
+/// A server that answers each request as it is told to, and notes them.
+fn serve(
+    answer: impl Fn(&str, &str) -> String + Send + 'static,
+) -> (String, Arc<Mutex<Vec<String>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let host = listener.local_addr().unwrap().to_string();
+    let seen = Arc::<Mutex<Vec<String>>>::default();
+    let (own, noted) = (host.clone(), Arc::clone(&seen));
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            let mut request = String::new();
+            let mut buffer = [0; 4096];
+            while !complete(&request) {
+                match stream.read(&mut buffer) {
+                    Ok(length @ 1..) => {
+                        request.push_str(&String::from_utf8_lossy(&buffer[..length]));
+                    }
+                    _ => break,
+                }
+            }
+            noted.lock().unwrap().push(request.clone());
+            drop(stream.write_all(answer(&request, &own).as_bytes()));
+        }
+    });
+    (host, seen)
+}
+
+fn complete(request: &str) -> bool {
+    let Some((head, body)) = request.split_once("\r\n\r\n") else { return false };
+    let length = head
+        .lines()
+        .find_map(|l| l.to_ascii_lowercase().strip_prefix("content-length: ")?.parse().ok());
+    body.len() >= length.unwrap_or(0)
+}
+
+fn response(status: &str, headers: &str, body: &str) -> String {
+    format!(
+        "HTTP/1.1 {status}\r\nConnection: close\r\nContent-Length: {}\r\n{headers}\r\n{body}",
+        body.len()
+    )
+}
+
+async fn pull(host: &str, auth: Option<Auth>) -> Result<(Bytes, Digest), Error> {
+    let image = Reference::parse(&format!("{host}/some/app:v1")).unwrap();
+    let endpoints = hosts::endpoints(&[], &image.domain).unwrap();
+    let remote = Remote::new(&image, endpoints, auth.into(), QUICK).unwrap();
+    remote.manifest(&image.version).await
+}
+
+#[tokio::test]
+async fn a_token_is_fetched_with_basic_credentials_and_with_a_refresh_token() {
+    let (host, seen) = serve(|request, own| {
+        let challenge =
+            format!("WWW-Authenticate: Bearer realm=\"http://{own}/token\",service=\"s s\"\r\n");
+        if request.contains("/token") {
+            response("200 OK", "", r#"{"access_token":"granted"}"#)
+        } else if request.to_ascii_lowercase().contains("authorization: bearer granted") {
+            response("200 OK", "", MANIFEST)
+        } else {
+            response("401 Unauthorized", &challenge, "")
+        }
+    });
+    let basic = Auth { username: "user".into(), password: "secret".into(), ..Auth::default() };
+    pull(&host, Some(basic)).await.unwrap();
+    let requests = std::mem::take(&mut *seen.lock().unwrap());
+    assert!(
+        requests[1].starts_with("GET /token?scope=repository%3Asome%2Fapp%3Apull&service=s+s "),
+        "{requests:?}"
+    );
+    assert!(requests[1].contains("Basic dXNlcjpzZWNyZXQ="), "{requests:?}");
+
+    let refresh = Auth { identity_token: "re/fresh".into(), ..Auth::default() };
+    pull(&host, Some(refresh)).await.unwrap();
+    let requests = std::mem::take(&mut *seen.lock().unwrap());
+    assert!(
+        requests[1].starts_with("POST /token ") && requests[1].contains("grant_type=refresh_token"),
+        "{requests:?}"
+    );
+    assert!(requests[1].contains("refresh_token=re%2Ffresh"), "{requests:?}");
+
+    let own_token = Auth { registry_token: "granted".into(), ..Auth::default() };
+    pull(&host, Some(own_token)).await.unwrap();
+    assert_eq!(seen.lock().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn passing_failures_are_tried_again_and_lasting_ones_are_not() {
+    let count = std::sync::atomic::AtomicU32::new(0);
+    let (host, _) = serve(move |_, _| match count.fetch_add(1, Ordering::Relaxed) {
+        0 => response("503 Service Unavailable", "", "busy"),
+        1 => response("429 Too Many Requests", "", ""),
+        2 => String::new(),
+        _ => response("200 OK", "", MANIFEST),
+    });
+    assert_eq!(pull(&host, None).await.unwrap().0, MANIFEST);
+
+    let (host, seen) = serve(|_, _| response("404 Not Found", "", "{}"));
+    assert!(matches!(pull(&host, None).await, Err(Error::NotInRegistry { .. })));
+    assert_eq!(seen.lock().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn answers_without_end_and_without_beginning_are_errors() {
+    let (host, _) = serve(|_, _| format!("HTTP/1.1 200 OK\r\n\r\n{}", " ".repeat(5 << 20)));
+    let error = pull(&host, None).await.unwrap_err().to_string();
+    assert!(error.contains("larger than 4194304 bytes"), "{error}");
+
+    // Accepts, and never says a word.
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let error =
+        pull(&listener.local_addr().unwrap().to_string(), None).await.unwrap_err().to_string();
+    assert!(error.contains("sends nothing"), "{error}");
+}
+
+#[tokio::test]
+async fn a_told_digest_is_verified() {
+    let told = format!("Docker-Content-Digest: {}\r\n", Digest::of(b"else"));
+    let (host, _) = serve(move |_, _| response("200 OK", &told, MANIFEST));
+    let error = pull(&host, None).await.unwrap_err().to_string();
+    assert!(error.contains("the manifest should be"), "{error}");
+}

@@ -1,0 +1,311 @@
+//! One server of the distribution protocol: the connection, the time limits, the login.
+//! Bytes leave here only through a bound, or as a stream that its reader bounds.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
+use reqwest::{Response, StatusCode, Url};
+use serde::Deserialize;
+
+use super::Error;
+use super::challenge::Credentials;
+use super::error::with_causes;
+use super::hosts::{self, Endpoint};
+use super::manifest;
+
+/// Largest answer of a token server, in bytes.
+const MAX_TOKEN: u64 = 64 << 10;
+/// Largest error text taken from a registry, in bytes.
+const MAX_ERROR: u64 = 4 << 10;
+/// Redirects followed for one request.
+const MAX_REDIRECTS: usize = 10;
+
+/// How long a server is waited for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Patience {
+    /// For a TCP and TLS connection.
+    pub(super) connect: Duration,
+    /// A server that sends nothing for so long is given up.
+    pub(super) inactivity: Duration,
+    /// Wait after the first failure; doubled after each.
+    pub(super) first_wait: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(15),
+            inactivity: Duration::from_secs(30),
+            first_wait: Duration::from_millis(250),
+        }
+    }
+}
+
+/// One server's refusal or failure.
+#[derive(Debug, Clone)]
+pub(super) enum Fault {
+    /// It has no such thing.
+    Missing,
+    /// Our credentials don't do.
+    Unauthorized(String),
+    /// May pass: a lost connection, a time-out, an overloaded server.
+    Passing(String),
+    /// Will be the same next time.
+    Lasting(String),
+}
+
+impl Fault {
+    pub(super) fn of(error: &reqwest::Error) -> Self {
+        let text = if error.is_timeout() {
+            "it sends nothing (timed out)".to_owned()
+        } else {
+            with_causes(error)
+        };
+        if error.is_builder() || error.is_redirect() {
+            Self::Lasting(text)
+        } else {
+            Self::Passing(text)
+        }
+    }
+}
+
+/// A server, our connection to it and our login there, for one pull.
+pub(super) struct Server {
+    pub(super) endpoint: Endpoint,
+    client: reqwest::Client,
+    /// The Authorization header that was accepted last.
+    login: Mutex<Option<HeaderValue>>,
+}
+
+impl Server {
+    pub(super) fn new(endpoint: Endpoint, patience: &Patience) -> Result<Self, Error> {
+        let mut headers = HeaderMap::new();
+        let wrong = |cause: String| Error::Registry { image: endpoint.host().to_owned(), cause };
+        for (name, value) in &endpoint.headers {
+            let bad = || wrong(format!("the header \"{name}\" of its hosts.toml is not valid"));
+            let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| bad())?;
+            headers.append(name, HeaderValue::from_str(value).map_err(|_| bad())?);
+        }
+        let client = build_client(&endpoint, &headers, patience)?;
+        Ok(Self { endpoint, client, login: Mutex::new(None) })
+    }
+
+    pub(super) fn login(&self) -> Option<HeaderValue> {
+        self.login.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn set_login(&self, value: HeaderValue) {
+        *self.login.lock().unwrap_or_else(PoisonError::into_inner) = Some(value);
+    }
+
+    pub(super) async fn send(
+        &self,
+        url: &Url,
+        login: Option<&HeaderValue>,
+        manifest: bool,
+    ) -> Result<Response, Fault> {
+        let mut request = self.client.get(url.clone());
+        if manifest {
+            request = request.header(ACCEPT, manifest::ACCEPT);
+        }
+        if let Some(login) = login {
+            request = request.header(AUTHORIZATION, login.clone());
+        }
+        request.send().await.map_err(|error| Fault::of(&error))
+    }
+
+    /// Asks a token server (the distribution project's token authentication): GET with
+    /// basic credentials or none, POST with a refresh token.
+    pub(super) async fn token(
+        &self,
+        realm: &str,
+        service: Option<&str>,
+        scope: &str,
+        credentials: &Credentials,
+    ) -> Result<String, Fault> {
+        #[derive(Deserialize)]
+        struct Answer {
+            #[serde(default)]
+            token: String,
+            #[serde(default)]
+            access_token: String,
+        }
+        let mut parameters = vec![("scope", scope)];
+        parameters.extend(service.map(|service| ("service", service)));
+        let bad = |why: String| {
+            Fault::Lasting(format!("its token server \"{realm}\" can't be used: {why}"))
+        };
+        let mut url = Url::parse(realm).map_err(|error| bad(error.to_string()))?;
+        if !matches!(url.scheme(), "http" | "https") {
+            return Err(bad("it is no http or https URL".to_owned()));
+        }
+        let request = match credentials {
+            Credentials::Refresh(token) => {
+                parameters.extend([
+                    ("grant_type", "refresh_token"),
+                    ("client_id", "haled"),
+                    ("refresh_token", token),
+                ]);
+                // A URL's query has the same coding as a form.
+                let mut form = url.clone();
+                form.query_pairs_mut().clear().extend_pairs(&parameters);
+                let body = form.query().unwrap_or_default().to_owned();
+                self.client
+                    .post(url)
+                    .header("content-type", "application/x-www-form-urlencoded")
+                    .body(body)
+            }
+            other => {
+                url.query_pairs_mut().extend_pairs(&parameters);
+                let request = self.client.get(url);
+                match other {
+                    Credentials::Basic(value) => request.header(AUTHORIZATION, secret(value)?),
+                    _ => request,
+                }
+            }
+        };
+        let response = request.send().await.map_err(|error| Fault::of(&error))?;
+        if matches!(response.status(), StatusCode::BAD_REQUEST) {
+            return Err(Fault::Unauthorized(format!(
+                "the token server answered {}",
+                response.status()
+            )));
+        }
+        let bytes = read_bounded(accept(response).await?, MAX_TOKEN).await?;
+        let answer: Answer =
+            serde_json::from_slice(&bytes).map_err(|error| bad(error.to_string()))?;
+        let token = if answer.token.is_empty() { answer.access_token } else { answer.token };
+        if token.is_empty() { Err(bad("its answer has no token".to_owned())) } else { Ok(token) }
+    }
+}
+
+fn build_client(
+    endpoint: &Endpoint,
+    headers: &HeaderMap,
+    patience: &Patience,
+) -> Result<reqwest::Client, Error> {
+    // The provider is process-wide; a second call changes nothing and says so.
+    drop(rustls::crypto::ring::default_provider().install_default());
+    let secure = endpoint.base.starts_with("https://");
+    let builder = || {
+        let mut builder = reqwest::Client::builder()
+            .user_agent(concat!("haled/", env!("CARGO_PKG_VERSION")))
+            .connect_timeout(patience.connect)
+            .read_timeout(patience.inactivity)
+            .default_headers(headers.clone())
+            .tls_danger_accept_invalid_certs(endpoint.skip_verify)
+            .redirect(reqwest::redirect::Policy::custom(no_downgrade));
+        if hosts::is_loopback(endpoint.host()) {
+            builder = builder.no_proxy();
+        }
+        builder
+    };
+    let mut with_authorities = builder();
+    let mut roots = Vec::new();
+    for file in &endpoint.authorities {
+        let pem = hosts::read_authority(file)?;
+        let bad = |cause: String| Error::Hosts { path: file.clone(), cause };
+        let certificates = reqwest::Certificate::from_pem_bundle(&pem)
+            .map_err(|error| bad(with_causes(&error)))?;
+        if certificates.is_empty() {
+            return Err(bad("it has no PEM certificate".to_owned()));
+        }
+        roots.extend(certificates);
+    }
+    if !roots.is_empty() {
+        with_authorities = with_authorities.tls_certs_merge(roots.clone());
+    }
+    match with_authorities.build() {
+        Ok(client) => Ok(client),
+        // A machine without any CA certificates can still talk plain HTTP, or to a
+        // registry whose authority is configured.
+        Err(_) if !secure || !roots.is_empty() || endpoint.skip_verify => {
+            builder().tls_certs_only(roots).build().map_err(|error| tls(endpoint, &error))
+        }
+        Err(error) => Err(tls(endpoint, &error)),
+    }
+}
+
+fn tls(endpoint: &Endpoint, error: &reqwest::Error) -> Error {
+    let cause = format!(
+        "TLS can't be set up ({}): install ca-certificates, or name a ca in hosts.toml",
+        with_causes(error)
+    );
+    Error::Registry { image: endpoint.host().to_owned(), cause }
+}
+
+/// Follows redirects, but never from https to http.
+fn no_downgrade(attempt: reqwest::redirect::Attempt<'_>) -> reqwest::redirect::Action {
+    let was_secure = attempt.previous().last().is_some_and(|url| url.scheme() == "https");
+    if was_secure && attempt.url().scheme() != "https" {
+        attempt.error("the registry redirects from https to plain http")
+    } else if attempt.previous().len() > MAX_REDIRECTS {
+        attempt.error("too many redirects")
+    } else {
+        attempt.follow()
+    }
+}
+
+pub(super) fn secret(text: &str) -> Result<HeaderValue, Fault> {
+    let mut value = HeaderValue::from_str(text).map_err(|_| {
+        Fault::Unauthorized("the credentials have characters that no header takes".to_owned())
+    })?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+pub(super) fn bearer(token: &str) -> Result<HeaderValue, Fault> {
+    secret(&format!("Bearer {token}"))
+}
+
+/// A successful answer, or what its status says.
+pub(super) async fn accept(response: Response) -> Result<Response, Fault> {
+    let status = response.status();
+    if status.is_success() {
+        return Ok(response);
+    }
+    let why = match read_bounded(response, MAX_ERROR).await {
+        Ok(body) if !body.is_empty() => format!("{status}: {}", one_line(&body)),
+        _ => status.to_string(),
+    };
+    Err(match status {
+        StatusCode::NOT_FOUND => Fault::Missing,
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Fault::Unauthorized(why),
+        StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT => Fault::Passing(why),
+        status if status.is_server_error() => Fault::Passing(why),
+        _ => Fault::Lasting(why),
+    })
+}
+
+fn one_line(body: &[u8]) -> String {
+    let text = String::from_utf8_lossy(body);
+    text.chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .take(300)
+        .collect::<String>()
+        .trim()
+        .to_owned()
+}
+
+/// A whole body of at most `limit` bytes.
+pub(super) async fn read_bounded(mut response: Response, limit: u64) -> Result<Bytes, Fault> {
+    let too_large = || Fault::Lasting(format!("the answer is larger than {limit} bytes"));
+    if response.content_length().is_some_and(|length| length > limit) {
+        return Err(too_large());
+    }
+    let mut body = bytes::BytesMut::new();
+    while let Some(chunk) = response.chunk().await.map_err(|error| Fault::of(&error))? {
+        if (body.len() + chunk.len()) as u64 > limit {
+            return Err(too_large());
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(body.freeze())
+}
+
+/// The next chunk of a body; none at its end.
+pub(super) async fn next_chunk(response: &mut Response) -> Result<Option<Bytes>, Fault> {
+    response.chunk().await.map_err(|error| Fault::of(&error))
+}
