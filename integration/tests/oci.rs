@@ -1,1 +1,7 @@
-//! Tests of `oci` with the real parts.
+//! Tests of `oci` and of `sys::cgroup` with the real parts: runc and this kernel.
+
+mod cgroups;
+mod confinement;
+mod exec;
+mod files;
+mod rig;

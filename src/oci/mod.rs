@@ -1,17 +1,30 @@
 //! The OCI runtime: what goes into config.json, and how runc, crun or youki is called.
 //!
-//! `build` is pure but for the files it is handed; the driver only assembles commands and
-//! reads their answers. Nothing here knows a container's state.
+//! [`build`] is [`build_on`] with the facts of this machine ([`Host`]), which reads no more
+//! than the root file system's users and the devices asked for; the driver only assembles
+//! commands and reads their answers. Nothing here knows a container's state.
 
+mod build;
+mod capability;
+mod command;
+mod devices;
+mod error;
+mod host;
+mod limits;
 pub mod model;
+mod mounts;
+mod runtime;
+mod seccomp;
+mod user;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// Why a configuration or a call failed.
-#[derive(Debug, thiserror::Error)]
-#[error("not written yet")]
-pub struct Error;
+pub use build::{build, build_on};
+pub use error::Error;
+pub use host::{Host, resolve_path};
+pub use limits::clamp_oom_score_adj;
+pub use runtime::{Exec, Runtime, exec_failure, log_words};
 
 /// What a container takes from its image unless told otherwise.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -99,69 +112,4 @@ pub struct Input<'a> {
     pub cgroup_path: &'a str,
     /// Into the configuration's annotations.
     pub annotations: &'a BTreeMap<String, String>,
-}
-
-/// Builds config.json, users and groups looked up in the root file system.
-pub fn build(_input: &Input<'_>) -> Result<oci_spec::runtime::Spec, Error> {
-    todo!()
-}
-
-/// An OCI runtime by its command line, which runc, crun and youki share.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Runtime {
-    /// The handler's name.
-    pub name: String,
-    /// The executable.
-    pub path: PathBuf,
-    /// `--root`: where it keeps its state.
-    pub root: PathBuf,
-}
-
-/// A command to execute in a container.
-#[derive(Debug, Clone)]
-pub struct Exec<'a> {
-    /// The container's id.
-    pub container: &'a str,
-    /// Command and arguments.
-    pub command: &'a [String],
-    /// The container's process (from its config.json): environment, user, capabilities,
-    /// working directory and so on are taken from it.
-    pub process: &'a oci_spec::runtime::Process,
-    /// A terminal.
-    pub tty: bool,
-    /// A cgroup below the container's that exists: everything the command starts stays in it.
-    pub sub_cgroup: Option<&'a str>,
-    /// Where the runtime writes the command's pid.
-    pub pid_file: &'a Path,
-}
-
-impl Runtime {
-    /// Arguments before any command: `--root DIR`.
-    pub fn global_args(&self) -> Vec<String> {
-        todo!()
-    }
-
-    /// `exec`, ready to be given its stdio and spawned. `scratch` takes the process file.
-    pub fn exec(
-        &self,
-        _exec: &Exec<'_>,
-        _scratch: &Path,
-    ) -> Result<tokio::process::Command, Error> {
-        todo!()
-    }
-
-    /// `delete --force`; a container that isn't there is no error.
-    pub async fn delete(&self, _container: &str) -> Result<(), Error> {
-        todo!()
-    }
-
-    /// The ids in its state directory.
-    pub async fn list(&self) -> Result<Vec<String>, Error> {
-        todo!()
-    }
-
-    /// The first line of `--version`.
-    pub async fn version(&self) -> Result<String, Error> {
-        todo!()
-    }
 }
