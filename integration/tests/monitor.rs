@@ -1,1 +1,6 @@
-//! Tests of `monitor` with the real parts.
+//! Tests of `monitor` with the real parts: the kernel, runc, busybox.
+
+mod house;
+mod life;
+mod logs;
+mod sandbox;

@@ -1,1 +1,54 @@
-fn main() {}
+//! One a pod: parent and reaper of its processes. Started by haled, and outlives it.
+
+use std::ffi::OsString;
+use std::io::{self, Write as _};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use haled::monitor::serve::{Limits, serve};
+
+const USAGE: &str = "usage: haled-monitor --dir DIR [--idle-seconds N] [--start-seconds N]\n\n\
+    Started by haled for each pod. DIR is the pod's run directory. A monitor that has nothing\n\
+    to look after and nobody to talk to ends after --idle-seconds (60); an OCI runtime that\n\
+    has not started its container after --start-seconds (120) is killed.\n";
+
+fn main() -> ExitCode {
+    let Some((dir, limits)) = options(std::env::args_os().skip(1)) else {
+        eprint!("{USAGE}");
+        return ExitCode::from(2);
+    };
+    match serve(&dir, limits, tell_ready) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("haled-monitor: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn options(mut arguments: impl Iterator<Item = OsString>) -> Option<(PathBuf, Limits)> {
+    let (mut dir, mut limits) = (None, Limits::default());
+    while let Some(option) = arguments.next() {
+        let value = arguments.next()?;
+        let seconds = || value.to_str()?.parse().ok().filter(|n| *n > 0).map(Duration::from_secs);
+        match option.to_str()? {
+            "--dir" => dir = Some(PathBuf::from(value)),
+            "--idle-seconds" => limits.idle = seconds()?,
+            "--start-seconds" => limits.start = seconds()?,
+            _ => return None,
+        }
+    }
+    Some((dir?, limits))
+}
+
+/// Whoever started this reads standard output until it ends: then the socket listens.
+fn tell_ready() -> io::Result<()> {
+    let mut stdout = io::stdout();
+    stdout.write_all(b"ready\n")?;
+    stdout.flush()?;
+    let null = std::fs::File::options().read(true).write(true).open("/dev/null")?;
+    nix::unistd::dup2_stdin(&null)?;
+    nix::unistd::dup2_stdout(&null)?;
+    Ok(())
+}

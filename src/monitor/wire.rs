@@ -37,7 +37,9 @@ pub enum Ask {
     /// Make the namespaces and the pause process. Once in a monitor's life; the same again
     /// is answered with what is there. Replied to with `Pause`.
     Sandbox(SandboxSpec),
-    /// Run a container. Replied to with `Started`, or `Error` with the OCI runtime's words.
+    /// Run a container. Replied to with `Started`, or `Error` with the OCI runtime's words,
+    /// once nothing of the failed start is left. The same again joins the start under way, or
+    /// is answered with what is there; something else under the same id is an `Error`.
     Start(StartSpec),
     /// Send a signal to a container's init. Replied to with `Done`; signalling one that has
     /// exited is no error.
@@ -47,18 +49,22 @@ pub enum Ask {
         /// The number (signal(7)).
         signal: i32,
     },
-    /// Close the log file and open its path again. Replied to with `Done` once done.
+    /// Close the log file and open its path again. Replied to with `Done` once done; with
+    /// `Error` when it can't be opened, the old file then stays, or the container has exited.
     ReopenLog {
         /// The container's id.
         container: String,
     },
-    /// Drop an exited container, its exit record included. Replied to with `Done`.
+    /// Drop an exited container, its exit record included. Replied to with `Done`, also for
+    /// one that isn't known; with `Error` until its exit has been told.
     Forget {
         /// The container's id.
         container: String,
     },
     /// End the pause process and then the monitor. Refused with `Error` while a container
-    /// runs. Replied to with `Done` just before the socket closes.
+    /// runs. The monitor takes the pins of the namespaces away, mounts and files (so CNI's
+    /// DEL comes before), and its socket; exit records stay. Replied to with `Done` just
+    /// before the socket closes. After the loss of a monitor the pins are the daemon's to undo.
     Shutdown,
 }
 
@@ -78,11 +84,14 @@ pub struct SandboxSpec {
     pub pid: bool,
     /// Set in the UTS namespace; empty: left as it is.
     pub hostname: String,
-    /// `net.ipv4.ip_forward` → `1`: written from inside the namespaces.
+    /// `net.ipv4.ip_forward` → `1`: written from inside the namespaces. Only what belongs to
+    /// a namespace made here: `net.*`, and `kernel.shm*`, `kernel.msg*`, `kernel.sem` and
+    /// `fs.mqueue.*` of IPC. Names as sysctl(8) takes them.
     pub sysctls: Vec<(String, String)>,
     /// oom_score_adj of pause, clamped to what the kernel allows.
     pub oom_score_adj: i32,
-    /// Where to bind the namespaces that were made: files `net`, `ipc`, `uts` and `pid`.
+    /// Where to bind the namespaces that were made: files `net`, `ipc`, `uts` and `pid` in
+    /// this directory, which is made.
     pub pins: PathBuf,
 }
 
@@ -109,7 +118,8 @@ pub struct StartSpec {
     /// memory.oom_control (v1) or memory.events (v2) of the container; its `oom_kill` line
     /// is read after the exit. Empty: none.
     pub oom_events: PathBuf,
-    /// -1000 to 1000, written to the init process and clamped; `None`: left to the runtime.
+    /// -1000 to 1000, clamped to what the kernel allows. Set before the runtime runs, and
+    /// inherited by init, so config.json has none; `None`: left to the runtime.
     pub oom_score_adj: Option<i32>,
 }
 
@@ -159,7 +169,7 @@ pub struct Process {
 /// A container that was started.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Started {
-    /// Its init.
+    /// Its init. One that ended before it was looked at may have no start (0).
     pub init: Process,
     /// Nanoseconds since the epoch.
     pub at: i64,
@@ -184,7 +194,8 @@ pub struct Entry {
     pub container: String,
     /// When and as what it was started.
     pub started: Started,
-    /// How it ended, if it has.
+    /// How it ended, if it has, and all that `Event::Exited` promises is done.
+    #[serde(default)]
     pub exit: Option<Exit>,
 }
 
@@ -218,4 +229,199 @@ pub struct Exit {
     pub started_at: i64,
     /// Nanoseconds since the epoch.
     pub finished_at: i64,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Debug;
+
+    use serde::de::DeserializeOwned;
+
+    use super::*;
+
+    /// A text that any build of this version writes and reads.
+    #[track_caller]
+    fn golden<T: Serialize + DeserializeOwned + PartialEq + Debug>(value: &T, text: &str) {
+        assert_eq!(serde_json::to_string(value).unwrap(), text);
+        assert_eq!(&serde_json::from_str::<T>(text).unwrap(), value);
+    }
+
+    fn request(body: Ask) -> Request {
+        Request { id: 7, body }
+    }
+
+    fn reply(body: Reply) -> Say {
+        Say::Reply { id: 7, body }
+    }
+
+    const EXIT: Exit =
+        Exit { code: 137, signal: 9, oom_killed: true, started_at: 11, finished_at: 12 };
+
+    fn started() -> Started {
+        Started { init: Process { pid: 42, start_ticks: 4242 }, at: 11 }
+    }
+
+    #[test]
+    fn requests_in_golden_text() {
+        assert_eq!(VERSION, 1, "a new version needs golden texts of its own beside these");
+        golden(&request(Ask::Hello { version: 1 }), r#"{"id":7,"body":{"hello":{"version":1}}}"#);
+        let signal = Ask::Signal { container: "c".into(), signal: 15 };
+        golden(&request(signal), r#"{"id":7,"body":{"signal":{"container":"c","signal":15}}}"#);
+        let reopen = Ask::ReopenLog { container: "c".into() };
+        golden(&request(reopen), r#"{"id":7,"body":{"reopen_log":{"container":"c"}}}"#);
+        let forget = Ask::Forget { container: "c".into() };
+        golden(&request(forget), r#"{"id":7,"body":{"forget":{"container":"c"}}}"#);
+        golden(&request(Ask::Shutdown), r#"{"id":7,"body":"shutdown"}"#);
+    }
+
+    #[test]
+    fn specifications_in_golden_text() {
+        let sandbox = SandboxSpec {
+            pause: "/x/haled-pause".into(),
+            network: true,
+            ipc: true,
+            uts: true,
+            pid: false,
+            hostname: "pod".into(),
+            sysctls: vec![("net.ipv4.ip_forward".into(), "1".into())],
+            oom_score_adj: -998,
+            pins: "/x/ns".into(),
+        };
+        golden(
+            &request(Ask::Sandbox(sandbox)),
+            concat!(
+                r#"{"id":7,"body":{"sandbox":{"pause":"/x/haled-pause","network":true,"#,
+                r#""ipc":true,"uts":true,"pid":false,"hostname":"pod","#,
+                r#""sysctls":[["net.ipv4.ip_forward","1"]],"oom_score_adj":-998,"#,
+                r#""pins":"/x/ns"}}}"#
+            ),
+        );
+        let start = StartSpec {
+            container: "c".into(),
+            runtime: "/usr/sbin/runc".into(),
+            runtime_args: vec!["--root".into(), "/r".into()],
+            bundle: "/b".into(),
+            log: "/l/0.log".into(),
+            tty: false,
+            stdin: true,
+            stdin_once: true,
+            oom_events: "/e".into(),
+            oom_score_adj: Some(1000),
+        };
+        golden(
+            &request(Ask::Start(start)),
+            concat!(
+                r#"{"id":7,"body":{"start":{"container":"c","runtime":"/usr/sbin/runc","#,
+                r#""runtime_args":["--root","/r"],"bundle":"/b","log":"/l/0.log","tty":false,"#,
+                r#""stdin":true,"stdin_once":true,"oom_events":"/e","oom_score_adj":1000}}}"#
+            ),
+        );
+    }
+
+    #[test]
+    fn answers_in_golden_text() {
+        let inventory = Inventory {
+            version: 1,
+            pause: Some(Process { pid: 41, start_ticks: 4141 }),
+            containers: vec![
+                Entry { container: "c".into(), started: started(), exit: Some(EXIT) },
+                Entry { container: "d".into(), started: started(), exit: None },
+            ],
+        };
+        golden(
+            &reply(Reply::Inventory(inventory)),
+            concat!(
+                r#"{"reply":{"id":7,"body":{"inventory":{"version":1,"#,
+                r#""pause":{"pid":41,"start_ticks":4141},"containers":[{"container":"c","#,
+                r#""started":{"init":{"pid":42,"start_ticks":4242},"at":11},"#,
+                r#""exit":{"code":137,"signal":9,"oom_killed":true,"started_at":11,"#,
+                r#""finished_at":12}},{"container":"d","#,
+                r#""started":{"init":{"pid":42,"start_ticks":4242},"at":11},"exit":null}]}}}}"#
+            ),
+        );
+        golden(
+            &reply(Reply::Pause(Process { pid: 41, start_ticks: 4141 })),
+            r#"{"reply":{"id":7,"body":{"pause":{"pid":41,"start_ticks":4141}}}}"#,
+        );
+        golden(
+            &reply(Reply::Started(started())),
+            concat!(
+                r#"{"reply":{"id":7,"body":{"started":"#,
+                r#"{"init":{"pid":42,"start_ticks":4242},"at":11}}}}"#
+            ),
+        );
+        golden(&reply(Reply::Done), r#"{"reply":{"id":7,"body":"done"}}"#);
+        golden(
+            &reply(Reply::Error { message: "no".into() }),
+            r#"{"reply":{"id":7,"body":{"error":{"message":"no"}}}}"#,
+        );
+    }
+
+    #[test]
+    fn events_and_records_in_golden_text() {
+        golden(
+            &Say::Event(Event::Exited { container: "c".into(), exit: EXIT }),
+            concat!(
+                r#"{"event":{"exited":{"container":"c","exit":{"code":137,"signal":9,"#,
+                r#""oom_killed":true,"started_at":11,"finished_at":12}}}}"#
+            ),
+        );
+        golden(&Say::Event(Event::PauseExited), r#"{"event":"pause_exited"}"#);
+        golden(
+            &EXIT,
+            r#"{"code":137,"signal":9,"oom_killed":true,"started_at":11,"finished_at":12}"#,
+        );
+    }
+
+    #[test]
+    fn what_a_later_version_adds_is_passed_over_and_what_it_left_out_has_defaults() {
+        let text = r#"{"id":7,"later":1,"body":{"hello":{"version":1,"later":[{}]}}}"#;
+        assert_eq!(
+            serde_json::from_str::<Request>(text).unwrap(),
+            request(Ask::Hello { version: 1 })
+        );
+        let text = r#"{"id":7,"body":{"start":{"container":"c","later":{"x":null}}}}"#;
+        let start = StartSpec { container: "c".into(), ..StartSpec::default() };
+        assert_eq!(serde_json::from_str::<Request>(text).unwrap(), request(Ask::Start(start)));
+        let text = r#"{"id":7,"body":{"sandbox":{}}}"#;
+        let empty = request(Ask::Sandbox(SandboxSpec::default()));
+        assert_eq!(serde_json::from_str::<Request>(text).unwrap(), empty);
+        let text = r#"{"reply":{"id":7,"body":{"inventory":{"later":0}}}}"#;
+        let empty = reply(Reply::Inventory(Inventory::default()));
+        assert_eq!(serde_json::from_str::<Say>(text).unwrap(), empty);
+        let text = r#"{"container":"c","started":{"init":{"pid":42,"start_ticks":4242},"at":11}}"#;
+        let entry = Entry { container: "c".into(), started: started(), exit: None };
+        assert_eq!(serde_json::from_str::<Entry>(text).unwrap(), entry);
+        assert_eq!(serde_json::from_str::<Exit>(r#"{"later":1}"#).unwrap(), Exit::default());
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_bytes_make_the_reader_panic(bytes: Vec<u8>, text in "[\\[{\"a-z0-9:,]{0,40}") {
+            assert!(serde_json::from_slice::<Request>(&bytes).is_err());
+            drop(serde_json::from_str::<Request>(&text));
+            drop(serde_json::from_str::<Say>(&text));
+        }
+    }
+
+    /// The most an inventory says fits in a packet.
+    #[test]
+    fn a_full_inventory_fits_in_a_packet() {
+        let process = Process { pid: i32::MAX, start_ticks: u64::MAX };
+        let entry = Entry {
+            container: "f".repeat(128),
+            started: Started { init: process, at: i64::MIN },
+            exit: Some(Exit {
+                code: i32::MIN,
+                signal: i32::MIN,
+                oom_killed: false,
+                started_at: i64::MIN,
+                finished_at: i64::MIN,
+            }),
+        };
+        let containers = vec![entry; super::super::answer::MAX_CONTAINERS];
+        let inventory = Inventory { version: u32::MAX, pause: Some(process), containers };
+        let packet = serde_json::to_vec(&reply(Reply::Inventory(inventory))).unwrap();
+        assert!(packet.len() <= MAX_PACKET, "{}", packet.len());
+    }
 }

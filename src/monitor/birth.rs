@@ -1,0 +1,167 @@
+//! The pause process's birth: from clone to exec, inside its new namespaces.
+
+use std::convert::Infallible;
+use std::ffi::CString;
+use std::fs::File;
+use std::io::{self, Read as _, Write as _};
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt as _;
+use std::time::{Duration, Instant};
+
+use nix::sched::CloneFlags;
+use nix::unistd;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::pipe::{PipeFlags, pipe_with};
+
+use super::sysctl::{self, Own};
+use super::wire::{Process, SandboxSpec};
+use crate::sys::{clone, fds, loopback, oom, process, wait};
+
+/// How long it may take until exec has succeeded.
+const LIMIT: Duration = Duration::from_secs(10);
+
+/// What the child says at most about its failure, in bytes.
+const MAX_COMPLAINT: u64 = 4 * 1024;
+
+/// The name pause has in ps(1).
+const NAME: &str = "haled-pause";
+
+/// Makes the namespaces and runs pause in them. On failure nothing is left.
+pub(super) fn give(spec: &SandboxSpec) -> Result<Process, String> {
+    let own = Own { network: spec.network, ipc: spec.ipc };
+    let sysctls = spec
+        .sysctls
+        .iter()
+        .map(|(name, value)| Ok((sysctl::file(name, own)?, value.as_str())))
+        .collect::<Result<Vec<_>, String>>()?;
+    let program = CString::new(spec.pause.as_os_str().as_bytes())
+        .map_err(|_| format!("{} is no path", spec.pause.display()))?;
+    let (reader, writer) =
+        pipe_with(PipeFlags::CLOEXEC).map_err(|error| format!("cannot make a pipe: {error}"))?;
+    let child = || {
+        let complaint = match live(spec, &sysctls, &program) {
+            Err(complaint) => complaint,
+            Ok(never) => match never {},
+        };
+        // Should the parent be gone, there's nobody to tell.
+        let told = File::from(writer).write_all(complaint.as_bytes());
+        if told.is_ok() { 1 } else { 2 }
+    };
+    // The closure owns the writing end: here it is closed once the child has its copy.
+    let pid = clone::into(flags(spec), child)
+        .map_err(|error| format!("cannot make the sandbox's namespaces: {error}"))?;
+    let born = listen(reader, spec, pid).and_then(|()| {
+        let start_ticks = process::start_ticks(pid)
+            .map_err(|error| format!("the pause process has ended already: {error}"))?;
+        Ok(Process { pid, start_ticks })
+    });
+    if born.is_err() {
+        bury(pid);
+    }
+    born
+}
+
+/// Kills a pause process and reaps it, unless it has been reaped already: its number may be
+/// another's by then.
+pub(super) fn bury(pid: i32) {
+    if !process::parent(pid).is_ok_and(|parent| parent == std::process::id() as i32) {
+        return;
+    }
+    if let Err(error) = process::signal_child(pid, libc::SIGKILL) {
+        eprintln!("haled-monitor: cannot kill the pause process {pid}: {error}");
+        return;
+    }
+    // After SIGKILL an end is certain; it is the reaper's should it not be quick.
+    let until = Instant::now() + LIMIT;
+    while matches!(wait::reap(pid), Ok(None)) && process::start_ticks(pid).is_ok() {
+        if Instant::now() > until {
+            eprintln!("haled-monitor: the killed pause process {pid} doesn't end");
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+fn flags(spec: &SandboxSpec) -> CloneFlags {
+    let mut flags = CloneFlags::empty();
+    flags.set(CloneFlags::CLONE_NEWNET, spec.network);
+    flags.set(CloneFlags::CLONE_NEWIPC, spec.ipc);
+    flags.set(CloneFlags::CLONE_NEWUTS, spec.uts);
+    flags.set(CloneFlags::CLONE_NEWPID, spec.pid);
+    flags
+}
+
+/// The child's whole life in this program.
+fn live(
+    spec: &SandboxSpec,
+    sysctls: &[(std::path::PathBuf, &str)],
+    program: &CString,
+) -> Result<Infallible, String> {
+    let said = |what: &str, error: io::Error| format!("{what}: {error}");
+    rustix::process::setsid().map_err(|error| said("setsid", error.into()))?;
+    clone::reset_signals().map_err(|error| said("cannot reset signals", error))?;
+    if spec.network {
+        loopback::up().map_err(|error| said("cannot bring the loopback interface up", error))?;
+    }
+    if spec.uts && !spec.hostname.is_empty() {
+        rustix::system::sethostname(spec.hostname.as_bytes()).map_err(|error| {
+            said(&format!("cannot set hostname {:?}", spec.hostname), error.into())
+        })?;
+    }
+    for (file, value) in sysctls {
+        set(file, value).map_err(|error| {
+            said(&format!("cannot write {value:?} to {}", file.display()), error)
+        })?;
+    }
+    oom::set_own_clamped(spec.oom_score_adj)
+        .map_err(|error| said("cannot set oom_score_adj", error))?;
+    let null = File::options().read(true).write(true).open("/dev/null");
+    let null = null.map_err(|error| said("/dev/null", error))?;
+    for standard in [unistd::dup2_stdin, unistd::dup2_stdout, unistd::dup2_stderr] {
+        standard(&null).map_err(|error| said("dup2", error.into()))?;
+    }
+    fds::close_from_on_exec(3).map_err(|error| said("close_range", error))?;
+    let name = CString::new(NAME).map_err(|_| NAME.to_owned())?;
+    unistd::execve(program, &[name.as_c_str()], &[] as &[&std::ffi::CStr])
+        .map_err(|error| said(&format!("cannot execute {}", spec.pause.display()), error.into()))
+}
+
+/// Writes a parameter, which must be there: nothing is created.
+fn set(file: &std::path::Path, value: &str) -> io::Result<()> {
+    File::options().write(true).open(file)?.write_all(value.as_bytes())
+}
+
+/// Waits until exec has closed the pipe, or the child has said why it never will.
+fn listen(reader: OwnedFd, spec: &SandboxSpec, pid: i32) -> Result<(), String> {
+    let limit = Timespec { tv_sec: LIMIT.as_secs() as i64, tv_nsec: 0 };
+    let mut fds = [PollFd::new(&reader, PollFlags::IN)];
+    match poll(&mut fds, Some(&limit)) {
+        Ok(0) => {
+            let (pause, seconds) = (spec.pause.display(), LIMIT.as_secs());
+            return Err(format!("{pause} was not executed within {seconds} s"));
+        }
+        Ok(_) => {}
+        Err(error) => return Err(format!("poll: {error}")),
+    }
+    let mut complaint = String::new();
+    File::from(reader)
+        .take(MAX_COMPLAINT)
+        .read_to_string(&mut complaint)
+        .map_err(|error| format!("cannot read from the pause process: {error}"))?;
+    if !complaint.is_empty() {
+        return Err(complaint);
+    }
+    stillborn(spec, pid).map_or(Ok(()), Err)
+}
+
+/// What to say of a pause process that has ended without being asked; `None`: it lives.
+pub(super) fn stillborn(spec: &SandboxSpec, pid: i32) -> Option<String> {
+    match wait::reap(pid) {
+        Ok(None) => None,
+        Ok(Some(ended)) => {
+            let pause = spec.pause.display();
+            Some(format!("{pause} ended at once, with code {}: is it haled-pause?", ended.code))
+        }
+        Err(error) => Some(format!("cannot wait for the pause process: {error}")),
+    }
+}
