@@ -1,14 +1,27 @@
 //! Probes, verdicts, back-off and restart policy, as Kubernetes has them.
 //!
-//! `prober`, `backoff` and `restart` are pure: they are handed the time and give back what to
-//! do. Only the executors (`http`, `tcp`) touch a socket. Nothing here knows a pod's tasks.
+//! `prober` and `backoff` are pure: they are handed the time and give back what to do;
+//! `schema` and `annotations` parse what users write. Only the executors (`run`, `http`)
+//! touch a socket. Nothing here knows a pod's tasks.
+
+mod annotations;
+mod backoff;
+pub mod fields;
+mod http;
+mod prober;
+mod run;
+pub mod schema;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
+
+pub use backoff::{Backoff, BackoffSettings};
+pub use prober::Prober;
+pub use run::{ProberFault, run};
 
 /// Which of a container's probes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -129,15 +142,6 @@ pub struct BadAnnotation {
     pub why: String,
 }
 
-impl Policy {
-    /// Reads `liveness.haled/<container>` and its like; `None` where there is none of them.
-    pub fn from_annotations(
-        _annotations: &BTreeMap<String, String>,
-    ) -> Result<Option<Self>, BadAnnotation> {
-        todo!()
-    }
-}
-
 /// What one run of a probe gave.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Outcome {
@@ -156,10 +160,38 @@ pub struct Target {
     pub address: IpAddr,
 }
 
-/// Runs a network probe once, within its timeout. Panics on `Handler::Exec`, which is run by
-/// the container's own exec.
-pub async fn run(_probe: &Probe, _target: &Target) -> Outcome {
-    todo!()
+impl Kind {
+    /// `liveness`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Startup => "startup",
+            Self::Liveness => "liveness",
+            Self::Readiness => "readiness",
+        }
+    }
+
+    /// `Liveness`.
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::Startup => "Startup",
+            Self::Liveness => "Liveness",
+            Self::Readiness => "Readiness",
+        }
+    }
+}
+
+impl std::fmt::Display for Handler {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let host = |host: &Option<String>| host.clone().unwrap_or_default();
+        match self {
+            Self::Exec { command } => write!(f, "exec [{}]", command.join(" ")),
+            Self::HttpGet { path, port, host: name, tls, .. } => {
+                let scheme = if *tls { "https" } else { "http" };
+                write!(f, "http-get {scheme}://{}:{port}{path}", host(name))
+            }
+            Self::TcpSocket { port, host: name } => write!(f, "tcp-socket {}:{port}", host(name)),
+        }
+    }
 }
 
 /// A threshold was reached.
@@ -209,98 +241,4 @@ pub struct Report {
     pub last_change_at: Option<SystemTime>,
     /// When it runs next.
     pub next_run_at: Option<SystemTime>,
-}
-
-/// The probes of one running container: pure, driven by its pod.
-///
-/// Call `due` at or after `next_wake`, run what it gives, and hand each outcome to `observe`.
-/// A probe is never in flight twice.
-#[derive(Debug, Clone)]
-pub struct Prober {}
-
-impl Prober {
-    /// `started`: the container's start. `spread` in 0.0..1.0 puts the first run of each
-    /// probe that far into its period (after a daemon's own start); `None`: at once.
-    pub fn new(_probes: &Probes, _started: Instant, _now: Instant, _spread: Option<f64>) -> Self {
-        todo!()
-    }
-
-    /// When `due` next has something, if ever.
-    pub fn next_wake(&self) -> Option<Instant> {
-        todo!()
-    }
-
-    /// The probes to run now; each counts as in flight until `observe`.
-    pub fn due(&mut self, _now: Instant) -> Vec<(Kind, Probe)> {
-        todo!()
-    }
-
-    /// Takes a result; a verdict when the result that counts changed, and for each failing
-    /// liveness or startup verdict exactly once.
-    pub fn observe(
-        &mut self,
-        _kind: Kind,
-        _outcome: Outcome,
-        _now: Instant,
-        _wall: SystemTime,
-    ) -> Option<Verdict> {
-        todo!()
-    }
-
-    /// The pod is being stopped: liveness and startup end, readiness goes on.
-    pub fn stopping(&mut self) {
-        todo!()
-    }
-
-    /// As a whole; `None`: the container has no probes.
-    pub fn health(&self) -> Option<Health> {
-        todo!()
-    }
-
-    /// In words, for CRI `message` of a running container: the last failing probe's output and count.
-    pub fn message(&self) -> String {
-        todo!()
-    }
-
-    /// Ready in the CRI's and Kubernetes' sense: started, and readiness (if any) passes.
-    pub fn ready(&self) -> bool {
-        todo!()
-    }
-
-    /// Every probe. `now` and `wall` are the same moment.
-    pub fn report(&self, _now: Instant, _wall: SystemTime) -> Vec<Report> {
-        todo!()
-    }
-}
-
-/// The three times of a back-off.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct BackoffSettings {
-    /// Before the second restart: 10 s.
-    pub initial: Duration,
-    /// The longest: 300 s.
-    pub max: Duration,
-    /// A run this long starts over: 10 min.
-    pub reset: Duration,
-}
-
-/// How long a container waits before its next start; stored with its pod.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Backoff {
-    restarts: u32,
-}
-
-impl Backoff {
-    /// The container ran for `run` and ended; how long after its end it may start.
-    /// First at once, then initial, doubling to max.
-    pub fn after_exit(&mut self, _run: Duration, _settings: &BackoffSettings) -> Duration {
-        todo!()
-    }
-}
-
-impl RestartPolicy {
-    /// Whether a container that ended so is started again. A probe's kill counts as failure.
-    pub fn restarts(self, _exit_code: i32, _killed_by_probe: bool) -> bool {
-        todo!()
-    }
 }

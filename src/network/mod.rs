@@ -1,13 +1,25 @@
 //! Pod networks: CNI configuration, plugins and results.
 //!
-//! Knows network namespaces by path and nothing of pods, monitors or the CRI.
-//! (The loopback interface of a sandbox is brought up where its namespace is made.)
+//! Knows network namespaces by path and nothing of pods, monitors or the CRI. The protocol is
+//! CNI's (containernetworking/cni, SPEC.md, versions 0.1.0 to 1.1.0), spoken natively:
+//! `conflist` reads configurations, `capability` what a pod asks of them, `plugin` calls the
+//! executables, `result` reads what they answer. The loopback interface of a sandbox is
+//! brought up where its namespace is made.
+
+mod capability;
+mod conflist;
+mod plugin;
+mod result;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use conflist::Conflist;
 
 /// One published port.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -70,8 +82,52 @@ pub struct Attached {
 
 /// Why a network operation failed.
 #[derive(Debug, thiserror::Error)]
-#[error("not written yet")]
-pub struct Error;
+pub enum Error {
+    /// There is no usable configuration.
+    #[error("no CNI configuration in {}{}: install a network plugin or set network.default_bridge = true", dir.display(), broken.iter().map(|why| format!(" ({why})")).collect::<String>())]
+    NoConfiguration {
+        /// Where it was looked for.
+        dir: PathBuf,
+        /// What is wrong with the files that are there.
+        broken: Vec<String>,
+    },
+    /// The configuration can't be used.
+    #[error("CNI configuration {what}: {why}")]
+    BadConfiguration {
+        /// The file, or the setting.
+        what: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A plugin isn't installed.
+    #[error("CNI plugin \"{plugin}\" is in none of {}: install it or set network.plugin_dirs", dirs.iter().map(|dir| dir.display().to_string()).collect::<Vec<_>>().join(", "))]
+    MissingPlugin {
+        /// Its type.
+        plugin: String,
+        /// Where it was looked for.
+        dirs: Vec<PathBuf>,
+    },
+    /// A plugin refused, in its own words.
+    #[error("CNI plugin \"{plugin}\" failed to {command} network \"{network}\": {why}")]
+    Plugin {
+        /// Its type.
+        plugin: String,
+        /// The network's name.
+        network: String,
+        /// `ADD`, `DEL` or `CHECK`.
+        command: &'static str,
+        /// The plugin's words, or what is wrong with its answer.
+        why: String,
+    },
+    /// An annotation that the network takes its settings from.
+    #[error("annotation \"{key}\": {why}")]
+    Annotation {
+        /// The key.
+        key: &'static str,
+        /// What was found, what is allowed.
+        why: String,
+    },
+}
 
 /// The settings of this room.
 #[derive(Debug, Clone, Default)]
@@ -90,39 +146,206 @@ pub struct Settings {
     pub bridge_subnet: String,
 }
 
-/// The pod network of this node.
+/// The pod network of this node. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Network {
+    inner: Arc<Inner>,
+}
+
 #[derive(Debug)]
-pub struct Network {}
+struct Inner {
+    settings: Settings,
+    cache: Mutex<conflist::Cache>,
+    pod_cidrs: Mutex<Vec<String>>,
+}
 
 impl Network {
     /// A network by these settings; touches nothing yet.
-    pub fn new(_settings: Settings) -> Self {
-        todo!()
+    pub fn new(settings: Settings) -> Self {
+        let (cache, pod_cidrs) = (Mutex::default(), Mutex::default());
+        Self { inner: Arc::new(Inner { settings, cache, pod_cidrs }) }
+    }
+
+    /// The node's part of the pod network, from an orchestrator that hands it out: capability
+    /// `ipRanges` of plugins that declare it.
+    pub fn set_pod_cidrs(&self, cidrs: Vec<String>) {
+        *self.inner.pod_cidrs.lock().unwrap_or_else(PoisonError::into_inner) = cidrs;
     }
 
     /// Whether pods can be attached; else why not, for NetworkReady. The configuration
     /// directory is read anew when it changed.
     pub fn ready(&self) -> Result<(), Error> {
-        todo!()
+        let conflist = self.inner.conflist()?;
+        for plugin in conflist.plugin_types() {
+            plugin::find(&plugin, &self.inner.settings.plugin_dirs)?;
+        }
+        Ok(())
     }
 
-    /// CNI ADD by every plugin of the list. A failure has undone what was done (DEL).
-    pub async fn add(&self, _attachment: &Attachment) -> Result<Attached, Error> {
-        todo!()
+    /// CNI ADD by every plugin of the list. A failure has undone what was done (DEL), and a
+    /// caller that goes away changes nothing: the work goes on.
+    pub async fn add(&self, attachment: &Attachment) -> Result<Attached, Error> {
+        let (inner, attachment) = (self.inner.clone(), attachment.clone());
+        detached(async move { inner.add(&attachment).await }).await
     }
 
-    /// CNI CHECK.
-    pub async fn check(&self, _attachment: &Attachment, _attached: &Attached) -> Result<(), Error> {
-        todo!()
+    /// CNI CHECK. Networks older than CNI 0.4.0 know none.
+    pub async fn check(&self, attachment: &Attachment, attached: &Attached) -> Result<(), Error> {
+        let conflist = Conflist::from_value("stored with the pod", attached.conflist.clone())?;
+        if !conflist.has_check() {
+            return Ok(());
+        }
+        for plugin in conflist.plugins() {
+            let previous = Some(&attached.result);
+            self.inner.call("CHECK", &conflist, plugin, attachment, previous).await?;
+        }
+        Ok(())
     }
 
     /// CNI DEL, in reverse order. Idempotent: what is gone already is no error.
     /// `None`: an ADD whose result is not known was tried with today's configuration.
     pub async fn del(
         &self,
-        _attachment: &Attachment,
-        _attached: Option<&Attached>,
+        attachment: &Attachment,
+        attached: Option<&Attached>,
     ) -> Result<(), Error> {
-        todo!()
+        let (inner, attachment) = (self.inner.clone(), attachment.clone());
+        let attached = attached.cloned();
+        detached(async move {
+            let (conflist, previous) = match attached {
+                Some(attached) => {
+                    let conflist = Conflist::from_value("stored with the pod", attached.conflist)?;
+                    (conflist, Some(attached.result))
+                }
+                None => match inner.conflist_for(&attachment) {
+                    Ok(conflist) => (conflist, None),
+                    // Without a configuration nothing can have been added.
+                    Err(Error::NoConfiguration { .. }) => return Ok(()),
+                    Err(error) => return Err(error),
+                },
+            };
+            inner.del(&conflist, conflist.plugins().len(), &attachment, previous.as_ref()).await
+        })
+        .await
+    }
+}
+
+/// Runs to its end, whatever becomes of the caller.
+async fn detached<T: Send + 'static>(
+    work: impl Future<Output = Result<T, Error>> + Send + 'static,
+) -> Result<T, Error> {
+    match tokio::spawn(work).await {
+        Ok(result) => result,
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}
+
+impl Inner {
+    /// The configuration of this moment.
+    fn conflist(&self) -> Result<Conflist, Error> {
+        let settings = &self.settings;
+        let found = {
+            let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+            cache.read(&settings.conf_dir)
+        };
+        match found {
+            Err(Error::NoConfiguration { .. }) if settings.default_bridge => {
+                conflist::default_bridge(settings, true, true)
+            }
+            found => found,
+        }
+    }
+
+    /// The same; the built-in bridge only has the plugins that this pod needs.
+    fn conflist_for(&self, attachment: &Attachment) -> Result<Conflist, Error> {
+        let conflist = self.conflist()?;
+        if !conflist.is_built_in() {
+            return Ok(conflist);
+        }
+        let ports = !attachment.port_mappings.is_empty();
+        let bandwidth = capability::bandwidth(&attachment.annotations)?.is_some();
+        conflist::default_bridge(&self.settings, ports, bandwidth)
+    }
+
+    async fn add(&self, attachment: &Attachment) -> Result<Attached, Error> {
+        let conflist = self.conflist_for(attachment)?;
+        let mut previous: Option<Value> = None;
+        for (at, plugin) in conflist.plugins().iter().enumerate() {
+            let result = self.call("ADD", &conflist, plugin, attachment, previous.as_ref()).await;
+            let result = result.and_then(|text| {
+                serde_json::from_str::<Value>(&text).map_err(|error| {
+                    conflist.failed(plugin, "ADD", format!("its result is no JSON: {error}"))
+                })
+            });
+            match result {
+                Ok(value) => previous = Some(value),
+                Err(error) => {
+                    // The one that failed may have done half of it.
+                    let undone = self.del(&conflist, at + 1, attachment, previous.as_ref()).await;
+                    if let Err(error) = undone {
+                        tracing::warn!(sandbox = attachment.sandbox_id, %error, "cannot undo a failed attachment");
+                    }
+                    return Err(error);
+                }
+            }
+        }
+        let result = previous.unwrap_or(Value::Null);
+        let ips = result::ips(&result);
+        if ips.is_empty() {
+            let undone =
+                self.del(&conflist, conflist.plugins().len(), attachment, Some(&result)).await;
+            if let Err(error) = undone {
+                tracing::warn!(sandbox = attachment.sandbox_id, %error, "cannot undo an attachment without an address");
+            }
+            let last = conflist.plugins().last().unwrap_or(&Value::Null);
+            return Err(conflist.failed(last, "ADD", "its result has no IP address".to_owned()));
+        }
+        Ok(Attached {
+            network: conflist.name().to_owned(),
+            ips,
+            conflist: conflist.to_value(),
+            result,
+        })
+    }
+
+    /// DEL by the first `count` plugins, the last of them first. All are asked, whatever one
+    /// says; the first error is given.
+    async fn del(
+        &self,
+        conflist: &Conflist,
+        count: usize,
+        attachment: &Attachment,
+        previous: Option<&Value>,
+    ) -> Result<(), Error> {
+        let mut failed = None;
+        for plugin in conflist.plugins().iter().take(count).rev() {
+            if let Err(error) = self.call("DEL", conflist, plugin, attachment, previous).await {
+                failed.get_or_insert(error);
+            }
+        }
+        failed.map_or(Ok(()), Err)
+    }
+
+    /// Calls one plugin and gives its standard output.
+    async fn call(
+        &self,
+        command: &'static str,
+        conflist: &Conflist,
+        plugin: &Value,
+        attachment: &Attachment,
+        previous: Option<&Value>,
+    ) -> Result<String, Error> {
+        let pod_cidrs = self.pod_cidrs.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let capabilities = capability::for_plugin(plugin, attachment, &pod_cidrs)?;
+        let input = conflist.plugin_input(plugin, capabilities, previous);
+        let call = plugin::Call {
+            plugin: conflist::type_of(plugin),
+            network: conflist.name(),
+            command,
+            attachment,
+            input: &input,
+            dirs: &self.settings.plugin_dirs,
+        };
+        call.run().await
     }
 }

@@ -1,0 +1,275 @@
+//! The Kubernetes `Probe` object, as people write it. Pure.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::fields::{Mistakes, Object};
+use super::{Handler, Kind, Probe};
+
+/// The shortest period.
+const LEAST_PERIOD: Duration = Duration::from_millis(100);
+/// The longest of every time, in seconds: Kubernetes' int32.
+const MOST_SECONDS: u64 = i32::MAX as u64;
+/// The highest threshold.
+const MOST_RUNS: u64 = i32::MAX as u64;
+
+const HANDLERS: &[&str] = &["exec", "httpGet", "tcpSocket", "grpc"];
+const FIELDS: &[&str] = &[
+    "exec",
+    "httpGet",
+    "tcpSocket",
+    "grpc",
+    "initialDelaySeconds",
+    "initialDelayMilliseconds",
+    "periodSeconds",
+    "periodMilliseconds",
+    "timeoutSeconds",
+    "timeoutMilliseconds",
+    "successThreshold",
+    "failureThreshold",
+    "terminationGracePeriodSeconds",
+];
+
+/// A container's named ports. `None`: the names aren't known here.
+pub type Ports<'a> = Option<&'a [(String, u16)]>;
+
+/// Reads a probe. `None` where there were mistakes.
+pub fn probe(
+    path: &str,
+    value: &Value,
+    kind: Kind,
+    ports: Ports<'_>,
+    mistakes: &mut Mistakes,
+) -> Option<Probe> {
+    let before = mistakes.0.len();
+    let object = Object::new(path, value, mistakes)?;
+    object.only(FIELDS, &[], mistakes);
+    let handler = handler(&object, ports, mistakes);
+    let second = Duration::from_secs(1);
+    let zero = Duration::ZERO;
+    let initial_delay = time(&object, "initialDelay", zero, zero, mistakes);
+    let period = time(&object, "period", 10 * second, LEAST_PERIOD, mistakes);
+    let timeout = time(&object, "timeout", second, Duration::from_millis(1), mistakes);
+    let runs = |name, default: u32, mistakes: &mut Mistakes| {
+        let given = object.integer(name, 1..=MOST_RUNS, mistakes);
+        given.and_then(|given| u32::try_from(given).ok()).unwrap_or(default)
+    };
+    let success_threshold = runs("successThreshold", 1, mistakes);
+    let failure_threshold = runs("failureThreshold", 3, mistakes);
+    if kind != Kind::Readiness && success_threshold != 1 {
+        let what = format!("is {success_threshold}: a {} probe's can only be 1", kind.as_str());
+        mistakes.add(object.at("successThreshold"), what);
+    }
+    let grace = "terminationGracePeriodSeconds";
+    let termination_grace = object.integer(grace, 1..=MOST_SECONDS, mistakes);
+    if kind == Kind::Readiness && object.get(grace).is_some() {
+        mistakes.add(object.at(grace), "a readiness probe stops nothing, so it can't have one");
+    }
+    let handler = handler.filter(|_| mistakes.0.len() == before)?;
+    Some(Probe {
+        handler,
+        initial_delay,
+        period,
+        timeout,
+        success_threshold,
+        failure_threshold,
+        termination_grace: termination_grace.map(Duration::from_secs),
+    })
+}
+
+/// `<name>Seconds`, or `<name>Milliseconds` in its place.
+fn time(
+    object: &Object<'_>,
+    name: &str,
+    default: Duration,
+    least: Duration,
+    mistakes: &mut Mistakes,
+) -> Duration {
+    let (seconds, millis) = (format!("{name}Seconds"), format!("{name}Milliseconds"));
+    if object.get(&seconds).is_some() && object.get(&millis).is_some() {
+        mistakes.add(object.path.clone(), format!("{seconds} and {millis} can't both be there"));
+    }
+    let least_millis = u64::try_from(least.as_millis()).unwrap_or(u64::MAX);
+    if let Some(given) = object.integer(&millis, least_millis..=MOST_SECONDS, mistakes) {
+        return Duration::from_millis(given);
+    }
+    let given = object.integer(&seconds, least_millis.div_ceil(1000)..=MOST_SECONDS, mistakes);
+    given.map_or(default, Duration::from_secs)
+}
+
+fn handler(object: &Object<'_>, ports: Ports<'_>, mistakes: &mut Mistakes) -> Option<Handler> {
+    let there: Vec<&str> =
+        HANDLERS.iter().copied().filter(|name| object.get(name).is_some()).collect();
+    let [name] = there[..] else {
+        let found = if there.is_empty() { "none".to_owned() } else { there.join(" and ") };
+        let what = format!("exactly one of {} is wanted, found {found}", HANDLERS.join(", "));
+        mistakes.add(object.path.clone(), what);
+        return None;
+    };
+    if name == "grpc" {
+        mistakes.add(object.at(name), "grpc probes are not supported yet");
+        return None;
+    }
+    let inner = object.object(name, mistakes)?;
+    match name {
+        "exec" => {
+            inner.only(&["command"], &[], mistakes);
+            let command = inner.strings("command", mistakes);
+            if command.first().is_none_or(String::is_empty) {
+                mistakes.add(inner.at("command"), "is empty: name a command and its arguments");
+                return None;
+            }
+            Some(Handler::Exec { command })
+        }
+        "tcpSocket" => {
+            inner.only(&["port", "host"], &[], mistakes);
+            let host = host(&inner, mistakes);
+            Some(Handler::TcpSocket { port: port(&inner, ports, mistakes)?, host })
+        }
+        _ => http_get(&inner, ports, mistakes),
+    }
+}
+
+fn http_get(object: &Object<'_>, ports: Ports<'_>, mistakes: &mut Mistakes) -> Option<Handler> {
+    object.only(&["path", "port", "host", "scheme", "httpHeaders"], &[], mistakes);
+    let path = object.string("path", mistakes).unwrap_or_default();
+    let path = if path.starts_with('/') { path } else { format!("/{path}") };
+    if path.bytes().any(|byte| byte <= b' ' || byte == 0x7f) {
+        mistakes.add(object.at("path"), "has spaces or control characters: write them as %20");
+    }
+    let tls = match object.string("scheme", mistakes).as_deref() {
+        None | Some("HTTP") => false,
+        Some("HTTPS") => true,
+        Some(other) => {
+            let what = format!("is \"{other}\": HTTP and HTTPS are allowed");
+            mistakes.add(object.at("scheme"), what);
+            false
+        }
+    };
+    let mut headers = Vec::new();
+    for (path, value) in object.list("httpHeaders", mistakes) {
+        let Some(header) = Object::new(path.clone(), value, mistakes) else { continue };
+        header.only(&["name", "value"], &[], mistakes);
+        let Some(name) = header.required("name", mistakes) else { continue };
+        let value = header.string("value", mistakes).unwrap_or_default();
+        let good = hyper::header::HeaderName::from_bytes(name.as_bytes()).is_ok()
+            && hyper::header::HeaderValue::from_str(&value).is_ok();
+        if !good {
+            mistakes.add(path, format!("{name:?}: {value:?} is no HTTP header"));
+        }
+        headers.push((name, value));
+    }
+    let host = host(object, mistakes);
+    Some(Handler::HttpGet { path, port: port(object, ports, mistakes)?, host, tls, headers })
+}
+
+fn host(object: &Object<'_>, mistakes: &mut Mistakes) -> Option<String> {
+    let host = object.string("host", mistakes).filter(|host| !host.is_empty())?;
+    let forbidden = |c: char| c.is_whitespace() || c.is_control() || "/@?#".contains(c);
+    if host.contains(forbidden) {
+        mistakes.add(object.at("host"), format!("{host:?} is no host name or address"));
+    }
+    Some(host)
+}
+
+/// A number, or the name of one of the container's ports.
+fn port(object: &Object<'_>, ports: Ports<'_>, mistakes: &mut Mistakes) -> Option<u16> {
+    let Some(value) = object.get("port") else {
+        mistakes.add(object.path.clone(), "field \"port\" is missing");
+        return None;
+    };
+    let Value::String(name) = value else {
+        return object
+            .integer("port", 1..=65535, mistakes)
+            .and_then(|port| u16::try_from(port).ok());
+    };
+    let named = ports.and_then(|ports| ports.iter().find(|(port, _)| port == name));
+    if named.is_none() {
+        let what = match ports {
+            Some([]) => format!("\"{name}\" names no port: the container has none with a name"),
+            Some(ports) => {
+                let names: Vec<&str> = ports.iter().map(|(name, _)| name.as_str()).collect();
+                format!("\"{name}\" names no port of the container; it has {}", names.join(", "))
+            }
+            None => format!("\"{name}\": a port's name isn't known here, give its number"),
+        };
+        mistakes.add(object.at("port"), what);
+    }
+    named.map(|(_, port)| *port)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn read(value: &Value, kind: Kind) -> Result<Probe, Vec<String>> {
+        let mut mistakes = Mistakes::default();
+        let ports = [("web".to_owned(), 8080)];
+        let probe = probe("p", value, kind, Some(&ports), &mut mistakes);
+        probe.ok_or_else(|| mistakes.0.iter().map(ToString::to_string).collect())
+    }
+
+    #[test]
+    fn defaults_are_kubernetes() {
+        let probe = read(&json!({ "exec": { "command": ["ls"] } }), Kind::Liveness).unwrap();
+        assert_eq!(probe.initial_delay, Duration::ZERO);
+        assert_eq!(probe.period, Duration::from_secs(10));
+        assert_eq!(probe.timeout, Duration::from_secs(1));
+        assert_eq!((probe.success_threshold, probe.failure_threshold), (1, 3));
+        let probe = read(&json!({ "httpGet": { "port": "web" } }), Kind::Liveness).unwrap();
+        assert_eq!(probe.handler.to_string(), "http-get http://:8080/");
+    }
+
+    #[test]
+    fn milliseconds_stand_in_place_of_seconds() {
+        let value = json!({ "tcpSocket": { "port": 1 }, "periodMilliseconds": 100 });
+        assert_eq!(read(&value, Kind::Liveness).unwrap().period, LEAST_PERIOD);
+    }
+
+    #[test]
+    fn every_mistake_is_named() {
+        let tcp = |more: Value| {
+            let mut probe = json!({ "tcpSocket": { "port": 1 } });
+            probe.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            probe
+        };
+        let cases = [
+            (json!([]), "p: an object is wanted, not a list"),
+            (json!({}), "found none"),
+            (json!({ "exec": {}, "tcpSocket": {} }), "found exec and tcpSocket"),
+            (json!({ "exec": { "command": [] } }), "p.exec.command: is empty"),
+            (json!({ "exec": { "comand": ["x"] } }), "did you mean \"command\"?"),
+            (json!({ "grpc": { "port": 1 } }), "p.grpc: grpc probes are not supported yet"),
+            (json!({ "tcpSocket": {} }), "p.tcpSocket: field \"port\" is missing"),
+            (json!({ "tcpSocket": { "port": 0 } }), "from 1 to 65535"),
+            (json!({ "tcpSocket": { "port": "db" } }), "it has web"),
+            (json!({ "httpGet": { "port": 80, "scheme": "ftp" } }), "p.httpGet.scheme"),
+            (
+                json!({ "httpGet": { "port": 80, "httpHeaders": [{ "name": "a b" }] } }),
+                "p.httpGet.httpHeaders[0]",
+            ),
+            (tcp(json!({ "periodSeconds": 0 })), "p.periodSeconds: is 0: whole numbers from 1"),
+            (tcp(json!({ "periodMilliseconds": 99 })), "from 100"),
+            (tcp(json!({ "periodSeconds": 1.5 })), "is 1.5"),
+            (tcp(json!({ "timeoutSeconds": "1" })), "is \"1\""),
+            (tcp(json!({ "timeoutSeconds": 1, "timeoutMilliseconds": 5 })), "can't both"),
+            (tcp(json!({ "successThreshold": 2 })), "can only be 1"),
+            (tcp(json!({ "terminationGracePeriodSeconds": 0 })), "from 1"),
+            (tcp(json!({ "periodSecond": 1 })), "did you mean \"periodSeconds\"?"),
+        ];
+        for (value, needle) in cases {
+            let mistakes = read(&value, Kind::Liveness).unwrap_err();
+            assert!(
+                mistakes.iter().any(|mistake| mistake.contains(needle)),
+                "{needle}: {mistakes:?}"
+            );
+        }
+        let graceful = tcp(json!({ "terminationGracePeriodSeconds": 5 }));
+        assert!(read(&graceful, Kind::Readiness).unwrap_err()[0].contains("readiness"));
+        let two = tcp(json!({ "successThreshold": 2 }));
+        assert_eq!(read(&two, Kind::Readiness).unwrap().success_threshold, 2);
+    }
+}

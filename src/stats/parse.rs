@@ -1,0 +1,81 @@
+//! The texts of cgroup files (the kernel's cgroup-v1/memory.rst and cgroup-v2.rst).
+
+use super::Memory;
+
+/// v1 writes "no limit" as the largest number of whole pages.
+const NO_LIMIT: u64 = 1 << 62;
+
+/// A file with one number; `max` and anything else is none.
+pub(super) fn number(text: &str) -> Option<u64> {
+    text.trim().parse().ok()
+}
+
+/// The value of a `key value` line; 0 where there is none.
+fn line(text: &str, key: &str) -> u64 {
+    let value = |line: &str| number(line.strip_prefix(key)?.strip_prefix(' ')?);
+    text.lines().find_map(value).unwrap_or(0)
+}
+
+/// cpu.stat of v2, in nanoseconds.
+pub(super) fn cpu_v2(stat: &str) -> u64 {
+    line(stat, "usage_usec").saturating_mul(1000)
+}
+
+pub(super) fn memory_v1(stat: &str, usage: u64, limit: Option<u64>) -> Memory {
+    let memory = Memory {
+        usage_bytes: usage,
+        working_set_bytes: usage.saturating_sub(line(stat, "total_inactive_file")),
+        available_bytes: None,
+        rss_bytes: line(stat, "total_rss"),
+        page_faults: line(stat, "total_pgfault"),
+        major_page_faults: line(stat, "total_pgmajfault"),
+        swap_bytes: stat.contains("total_swap ").then(|| line(stat, "total_swap")),
+    };
+    with_limit(memory, limit)
+}
+
+pub(super) fn memory_v2(stat: &str, usage: u64, limit: Option<u64>, swap: Option<u64>) -> Memory {
+    let memory = Memory {
+        usage_bytes: usage,
+        working_set_bytes: usage.saturating_sub(line(stat, "inactive_file")),
+        available_bytes: None,
+        rss_bytes: line(stat, "anon"),
+        page_faults: line(stat, "pgfault"),
+        major_page_faults: line(stat, "pgmajfault"),
+        swap_bytes: swap,
+    };
+    with_limit(memory, limit)
+}
+
+fn with_limit(memory: Memory, limit: Option<u64>) -> Memory {
+    let limit = limit.filter(|limit| *limit < NO_LIMIT);
+    let available_bytes = limit.map(|limit| limit.saturating_sub(memory.working_set_bytes));
+    Memory { available_bytes, ..memory }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn version_1_sums_are_the_hierarchys() {
+        let stat = "cache 1\nrss 2\ninactive_file 3\ntotal_rss 4096\ntotal_inactive_file 1000\ntotal_pgfault 7\ntotal_pgmajfault 1\ntotal_swap 0\n";
+        let memory = memory_v1(stat, 10_000, Some(20_000));
+        assert_eq!(memory.working_set_bytes, 9_000);
+        assert_eq!(memory.available_bytes, Some(11_000));
+        assert_eq!((memory.rss_bytes, memory.page_faults, memory.major_page_faults), (4096, 7, 1));
+        assert_eq!(memory.swap_bytes, Some(0));
+        assert_eq!(memory_v1(stat, 1, Some(9_223_372_036_854_771_712)).available_bytes, None);
+        assert_eq!(memory_v1(stat, 1, None).working_set_bytes, 0);
+    }
+
+    #[test]
+    fn version_2_is_read_line_by_line() {
+        let stat = "anon 4096\ninactive_file 1000\npgfault 7\npgmajfault 1\n";
+        let memory = memory_v2(stat, 10_000, number("max\n"), Some(5));
+        assert_eq!((memory.working_set_bytes, memory.available_bytes), (9_000, None));
+        assert_eq!((memory.rss_bytes, memory.swap_bytes), (4096, Some(5)));
+        assert_eq!(cpu_v2("usage_usec 12\nuser_usec 3\n"), 12_000);
+        assert_eq!(cpu_v2("garbage"), 0);
+    }
+}
