@@ -4,3 +4,104 @@
 //! here holds a list of containers or decides that one be restarted.
 
 pub mod config;
+pub mod create;
+pub mod exec;
+pub mod log;
+pub mod record;
+pub mod remove;
+pub mod start;
+pub mod state;
+pub mod stop;
+
+use std::path::{Path, PathBuf};
+
+use crate::id::ContainerId;
+use crate::{image, monitor, oci};
+
+/// Why something could not be done to a container.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The request makes no sense, whatever the state.
+    #[error("{0}")]
+    Invalid(String),
+    /// Its image is missing, or its root file system can't be made.
+    #[error(transparent)]
+    Image(#[from] image::Error),
+    /// The configuration can't be built, or the OCI runtime refused.
+    #[error(transparent)]
+    Oci(#[from] oci::Error),
+    /// The OCI runtime could not run it.
+    #[error("container {id} can't be started: {why}")]
+    Start {
+        /// Which.
+        id: ContainerId,
+        /// The runtime's words.
+        why: String,
+    },
+    /// The monitor is gone or refused.
+    #[error("container {id}: {source}")]
+    Monitor {
+        /// Which.
+        id: ContainerId,
+        /// Why.
+        source: monitor::client::Error,
+    },
+    /// A file operation failed.
+    #[error("{doing}: {source}")]
+    Io {
+        /// What was being done, with the path.
+        doing: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A command's time limit passed; it and its descendants have been killed.
+    #[error("command {command} in container {id} was killed at its limit of {} ms", limit.as_millis())]
+    ExecTimeout {
+        /// Which.
+        id: ContainerId,
+        /// The command's name.
+        command: String,
+        /// The limit.
+        limit: std::time::Duration,
+    },
+    /// A command could not be started.
+    #[error("command {command} can't be run in container {id}: {why}")]
+    Exec {
+        /// Which.
+        id: ContainerId,
+        /// The command's name.
+        command: String,
+        /// The runtime's words.
+        why: String,
+    },
+}
+
+impl Error {
+    /// For `map_err`: what was being done to which path.
+    pub(crate) fn io(doing: &str, path: &Path) -> impl FnOnce(std::io::Error) -> Self {
+        let doing = format!("{doing} {}", path.display());
+        move |source| Self::Io { doing, source }
+    }
+}
+
+/// Where a container's files and cgroup are, derived from its id and its pod alone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// The container.
+    pub id: ContainerId,
+    /// The directory with config.json.
+    pub bundle: PathBuf,
+    /// Its cgroup, from the hierarchy's root.
+    pub cgroup: String,
+}
+
+impl Place {
+    /// The place of `id` in the pod whose run directory is `pod_dir`.
+    pub fn new(id: &ContainerId, pod_dir: &Path, cgroup_parent: &str) -> Self {
+        Self {
+            id: id.clone(),
+            bundle: pod_dir.join("containers").join(id),
+            cgroup: format!("{}/{id}", cgroup_parent.trim_end_matches('/')),
+        }
+    }
+}

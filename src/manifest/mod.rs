@@ -2,14 +2,25 @@
 //!
 //! `parse` is pure. The controller that keeps manifests' pods running stands beside it.
 
+pub mod controller;
+mod expand;
+mod parse;
+pub mod phase;
+mod quantity;
+
 use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
 
 use crate::container::config::ContainerConfig;
 use crate::health::Policy;
+use crate::health::fields::Mistake;
 use crate::pod::config::SandboxConfig;
 
+pub use parse::parse;
+
 /// A Pod as it is to run.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PodPlan {
     /// The sandbox; its `uid` is empty until the controller gives one.
     pub sandbox: SandboxConfig,
@@ -24,7 +35,7 @@ pub struct PodPlan {
 }
 
 /// imagePullPolicy.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum PullPolicy {
     /// Pull what isn't here.
     #[default]
@@ -35,22 +46,7 @@ pub enum PullPolicy {
     Never,
 }
 
-/// Everything wrong with a manifest, in its order.
+/// Everything wrong with a manifest, in its order: one line each.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
 pub struct Errors(pub Vec<Mistake>);
-
-/// One mistake: `spec.containers[0]: unknown field "livenessProve", did you mean "livenessProbe"?`.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{path}: {what}")]
-pub struct Mistake {
-    /// `spec.containers[0].ports[1]`.
-    pub path: String,
-    /// What was found, what is allowed.
-    pub what: String,
-}
-
-/// Reads every document of a manifest.
-pub fn parse(_text: &str) -> Result<Vec<PodPlan>, Errors> {
-    todo!()
-}

@@ -1,0 +1,136 @@
+//! Creating: the root file system and the bundle. Nothing runs yet.
+
+use std::path::{Path, PathBuf};
+
+use super::config::ContainerConfig;
+use super::record::RunsAs;
+use super::{Error, Place};
+use crate::image::{Image, Images};
+use crate::oci;
+use crate::oci::model::{PidMode, Sharing};
+
+/// What a container takes from its sandbox.
+#[derive(Debug, Clone)]
+pub struct Surroundings {
+    /// The pod's run directory, with `pins/`, `shm/`, `hosts`, `hostname` and `resolv.conf`.
+    pub dir: PathBuf,
+    /// The sandbox's hostname.
+    pub hostname: String,
+    /// Whose network (and with it UTS) namespace.
+    pub network: Sharing,
+    /// Whose IPC namespace.
+    pub ipc: Sharing,
+    /// The sandbox's pause is in the host's PID namespace.
+    pub host_pid: bool,
+    /// Path of the PID namespace to join for `PidMode::Target`.
+    pub target_pid_namespace: Option<PathBuf>,
+}
+
+/// Prepares a container, and says who its process will run as. What a failure leaves is removed by [`super::remove::files`].
+pub async fn create(
+    images: &Images,
+    image: &Image,
+    place: &Place,
+    config: &ContainerConfig,
+    around: &Surroundings,
+) -> Result<RunsAs, Error> {
+    let rootfs = images.prepare_rootfs(&place.id, image).await?;
+    let (place, config, around) = (place.clone(), config.clone(), around.clone());
+    let defaults = image.defaults.clone();
+    // Host paths may lie on file systems that hang, so no tokio worker touches them.
+    tokio::task::spawn_blocking(move || {
+        for mount in &config.mounts {
+            ensure_source(&mount.host_path)?;
+        }
+        let spec = oci::build(&oci::Input {
+            rootfs: &rootfs,
+            image: oci::ImageDefaults {
+                entrypoint: &defaults.entrypoint,
+                cmd: &defaults.cmd,
+                env: &defaults.env,
+                working_dir: &defaults.working_dir,
+                user: &defaults.user,
+            },
+            command: &config.command,
+            args: &config.args,
+            env: &config.env,
+            working_dir: &config.working_dir,
+            tty: config.tty,
+            hostname: &around.hostname,
+            mounts: &config.mounts,
+            devices: &config.devices,
+            security: &config.security,
+            resources: &config.resources,
+            namespaces: &namespaces(&config.pid_mode, &around),
+            sandbox_files: &sandbox_files(&around, config.security.readonly_rootfs),
+            cgroup_path: &place.cgroup,
+            annotations: &config.annotations,
+        })?;
+        std::fs::create_dir_all(&place.bundle)
+            .map_err(Error::io("cannot make bundle", &place.bundle))?;
+        let path = place.bundle.join("config.json");
+        let text = serde_json::to_vec(&spec).map_err(std::io::Error::from);
+        text.and_then(|text| std::fs::write(&path, text))
+            .map_err(Error::io("cannot write", &path))?;
+        let user = spec.process().as_ref().map(|process| process.user().clone());
+        Ok(user.map_or(RunsAs { uid: 0, gid: 0, groups: Vec::new() }, |user| RunsAs {
+            uid: user.uid(),
+            gid: user.gid(),
+            groups: user.additional_gids().clone().unwrap_or_default(),
+        }))
+    })
+    .await
+    .unwrap_or_else(|panic| Err(Error::Invalid(format!("creating the container failed: {panic}"))))
+}
+
+/// A mount's source that isn't there is made a directory, as kubelets and the conformance
+/// suite expect; one that can't be is an error with its path.
+fn ensure_source(path: &Path) -> Result<(), Error> {
+    if std::fs::metadata(path).is_ok() {
+        return Ok(());
+    }
+    std::fs::create_dir_all(path)
+        .map_err(Error::io("mount source does not exist and cannot be made:", path))
+}
+
+fn namespaces(pid: &PidMode, around: &Surroundings) -> oci::Namespaces {
+    let pin = |sharing: Sharing, name: &str| match sharing {
+        Sharing::Pod => Some(around.dir.join("pins").join(name)),
+        Sharing::Node => None,
+    };
+    oci::Namespaces {
+        network: pin(around.network, "net"),
+        ipc: pin(around.ipc, "ipc"),
+        uts: pin(around.network, "uts"),
+        pid: match pid {
+            PidMode::Pod if around.host_pid => oci::PidNamespace::Host,
+            PidMode::Pod => oci::PidNamespace::Path(around.dir.join("pins/pid")),
+            PidMode::Container => oci::PidNamespace::New,
+            PidMode::Node => oci::PidNamespace::Host,
+            PidMode::Target(_) => around
+                .target_pid_namespace
+                .clone()
+                .map_or(oci::PidNamespace::New, oci::PidNamespace::Path),
+        },
+    }
+}
+
+/// The files every container of a pod shares. Those below /etc are as writable as the root
+/// file system: images expect to edit them.
+fn sandbox_files(around: &Surroundings, readonly: bool) -> Vec<oci::SandboxFile> {
+    let shm = match around.ipc {
+        Sharing::Pod => around.dir.join("shm"),
+        Sharing::Node => PathBuf::from("/dev/shm"),
+    };
+    let file = |host_path, container_path: &str, readonly| oci::SandboxFile {
+        host_path,
+        container_path: container_path.into(),
+        readonly,
+    };
+    vec![
+        file(around.dir.join("hosts"), "/etc/hosts", readonly),
+        file(around.dir.join("hostname"), "/etc/hostname", readonly),
+        file(around.dir.join("resolv.conf"), "/etc/resolv.conf", readonly),
+        file(shm, "/dev/shm", false),
+    ]
+}

@@ -1,0 +1,25 @@
+//! Removing: everything of an ended container that is on this machine.
+
+use super::{Error, Place};
+use crate::image::Images;
+use crate::sys::cgroup;
+
+/// Deletes bundle, root file system and cgroup. What is gone already is no error, so it may
+/// be called again after a failure.
+pub async fn files(images: &Images, place: &Place) -> Result<(), Error> {
+    images.release_rootfs(&place.id).await?;
+    let place = place.clone();
+    tokio::task::spawn_blocking(move || {
+        // The OCI runtime removes the cgroup; what a crash left is removed here.
+        cgroup::remove(&place.cgroup)
+            .map_err(Error::io("cannot remove cgroup", place.cgroup.as_ref()))?;
+        match std::fs::remove_dir_all(&place.bundle) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(Error::io("cannot delete", &place.bundle)(error))
+            }
+            _ => Ok(()),
+        }
+    })
+    .await
+    .unwrap_or_else(|panic| Err(Error::Invalid(format!("removing the container failed: {panic}"))))
+}

@@ -1,0 +1,43 @@
+//! Starting: one OCI runtime invocation, made by the pod's monitor.
+
+use std::path::PathBuf;
+
+use super::config::ContainerConfig;
+use super::state::Init;
+use super::{Error, Place};
+use crate::monitor::client::{Error as MonitorError, Monitor};
+use crate::monitor::wire::StartSpec;
+use crate::oci::Runtime;
+use crate::sys::cgroup;
+
+/// Runs a created container. `log`: its log file; empty for none.
+pub async fn start(
+    monitor: &Monitor,
+    runtime: &Runtime,
+    place: &Place,
+    config: &ContainerConfig,
+    log: PathBuf,
+) -> Result<Init, Error> {
+    let spec = StartSpec {
+        container: place.id.to_string(),
+        runtime: runtime.path.clone(),
+        runtime_args: runtime.global_args(),
+        bundle: place.bundle.clone(),
+        log,
+        tty: config.tty,
+        stdin: config.stdin,
+        stdin_once: config.stdin_once,
+        oom_events: cgroup::oom_events(&place.cgroup),
+        // config.json has it: the runtime sets it before the command runs.
+        oom_score_adj: None,
+    };
+    match monitor.start(spec).await {
+        Ok(started) => Ok(Init {
+            pid: started.init.pid,
+            start_ticks: started.init.start_ticks,
+            started_at: started.at,
+        }),
+        Err(MonitorError::Refused(why)) => Err(Error::Start { id: place.id.clone(), why }),
+        Err(source) => Err(Error::Monitor { id: place.id.clone(), source }),
+    }
+}

@@ -1,0 +1,522 @@
+//! The driver's part for containers: create, start, stop, remove, and what their ends mean.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use nix::sys::signal::Signal;
+use tokio::time::Instant;
+
+use super::driver::{
+    Container, Done, Driver, GIVE_UP, Reply, Stopping, Work, answer, of_container,
+};
+use super::record::Phase;
+use super::{Error, Result};
+use crate::container::config::ContainerConfig;
+use crate::container::create::{Surroundings, create};
+use crate::container::record::{ContainerRecord, RunsAs};
+use crate::container::start::start;
+use crate::container::state::{Ended, Init, State, nanos};
+use crate::container::{Place, remove, stop};
+use crate::health::Prober;
+use crate::id::ContainerId;
+use crate::monitor::client::Error as MonitorError;
+use crate::monitor::wire::Exit;
+use crate::oci::model::PidMode;
+
+impl Driver {
+    /// CreateContainer by a client: the same again joins the one in flight or finds the one
+    /// that is there.
+    pub(super) fn create(&mut self, config: ContainerConfig, reply: Reply<ContainerId>) {
+        if !matches!(self.record.phase, Phase::Ready { .. }) {
+            return answer(reply, Err(self.not_ready()));
+        }
+        let twin = |c: &&mut Container| {
+            c.config.name == config.name && c.config.attempt == config.attempt && c.remove.is_none()
+        };
+        if let Some(twin) = self.containers.iter_mut().find(twin) {
+            if let Work::Creating { waiters, .. } = &mut twin.work {
+                waiters.push(reply);
+            } else if twin.record.state == State::Created && *twin.config == config {
+                answer(reply, Ok(twin.id.clone()));
+            } else {
+                let why = format!(
+                    "container \"{}\" with attempt {} is in pod {} already, as {}: remove it, or raise the attempt",
+                    config.name, config.attempt, self.id, twin.id
+                );
+                answer(reply, Err(Arc::new(Error::Exists(why))));
+            }
+            return;
+        }
+        // Whoever creates a container of this name has taken its restarting over.
+        self.waiting.remove(&config.name);
+        match self.begin_create(config, false) {
+            Ok(at) => {
+                if let Work::Creating { waiters, .. } = &mut self.containers[at].work {
+                    waiters.push(reply);
+                }
+            }
+            Err(error) => answer(reply, Err(Arc::new(error))),
+        }
+    }
+
+    /// Records a container and begins to make it. Gives its place in `containers`.
+    pub(super) fn begin_create(
+        &mut self,
+        config: ContainerConfig,
+        by_healing: bool,
+    ) -> std::result::Result<usize, Error> {
+        let image =
+            self.services.images.find(&config.image).map_err(|error| of_container(error.into()))?;
+        let target_pid_namespace = match &config.pid_mode {
+            PidMode::Target(target) => Some(self.pid_namespace_of(target)?),
+            _ => None,
+        };
+        let id = self.pods.new_container(&self.id);
+        let record = ContainerRecord {
+            sandbox: self.id.clone(),
+            image_id: image.id.clone(),
+            image_ref: image.digests.first().cloned().unwrap_or_else(|| image.id.clone()),
+            stop_signal: stop::choose(config.stop_signal.as_deref(), &image.defaults.stop_signal),
+            user: None,
+            created_at: nanos(SystemTime::now()),
+            state: State::Created,
+            made_by_healing: by_healing,
+            stopped_by_client: false,
+            config,
+        };
+        if let Err(error) = self.services.store.put(id.as_str(), &record) {
+            self.pods.forget_container(&id);
+            return Err(error.into());
+        }
+        let parent = super::sandbox::cgroup_parent(&self.services, &self.config);
+        let place = Place::new(&id, &self.dir, &parent);
+        let config = Arc::new(record.config.clone());
+        let around = Surroundings {
+            dir: self.dir.clone(),
+            hostname: self.config.hostname.clone(),
+            network: self.config.network,
+            ipc: self.config.ipc,
+            host_pid: self.config.pid == PidMode::Node,
+            target_pid_namespace,
+        };
+        self.containers.push(Container {
+            id: id.clone(),
+            place: place.clone(),
+            config: config.clone(),
+            record,
+            work: Work::Creating { waiters: Vec::new(), then_start: by_healing },
+            stopping: None,
+            remove: None,
+            prober: None,
+            killed: None,
+        });
+        let services = self.services.clone();
+        self.spawn(async move {
+            let made = create(&services.images, &image, &place, &config, &around).await;
+            if made.is_err()
+                && let Err(error) = remove::files(&services.images, &place).await
+            {
+                tracing::error!(container = %id, %error, "cannot remove what a failed create left");
+            }
+            Done::Created(id, made.map_err(of_container))
+        });
+        Ok(self.containers.len() - 1)
+    }
+
+    fn pid_namespace_of(
+        &self,
+        target: &ContainerId,
+    ) -> std::result::Result<std::path::PathBuf, Error> {
+        let target_state =
+            self.containers.iter().find(|c| c.id == *target).map(|c| &c.record.state);
+        match target_state {
+            Some(State::Running(init)) => Ok(format!("/proc/{}/ns/pid", init.pid).into()),
+            Some(_) => Err(Error::WrongState(format!(
+                "container {target}, whose PID namespace is to be shared, does not run"
+            ))),
+            None => Err(Error::NotFound { what: "container", id: target.to_string() }),
+        }
+    }
+
+    pub(super) fn created(&mut self, id: &ContainerId, result: std::result::Result<RunsAs, Error>) {
+        let Some(at) = self.find(id) else { return };
+        let work = std::mem::replace(&mut self.containers[at].work, Work::None);
+        let Work::Creating { waiters, then_start } = work else { return };
+        let name = self.containers[at].config.name.clone();
+        match result {
+            Ok(user) => {
+                self.containers[at].record.user = Some(user);
+                self.save_container(at);
+                for reply in waiters {
+                    answer(reply, Ok(id.clone()));
+                }
+                self.event(
+                    &name,
+                    "Created",
+                    format!("container {} was created", id.short()),
+                    false,
+                );
+                if then_start && matches!(self.record.phase, Phase::Ready { .. }) {
+                    self.begin_start(at);
+                }
+            }
+            Err(error) => {
+                self.event(&name, "FailedCreate", error.to_string(), true);
+                self.drop_record(at);
+                if then_start && matches!(self.record.phase, Phase::Ready { .. }) {
+                    self.restart_failed(&name, &error.to_string());
+                }
+                let error = Arc::new(error);
+                for reply in waiters {
+                    answer(reply, Err(error.clone()));
+                }
+            }
+        }
+    }
+
+    pub(super) fn start(&mut self, id: &ContainerId, reply: Reply<()>) {
+        let Some(at) = self.find(id) else { return answer(reply, Err(no_container(id))) };
+        if !matches!(self.record.phase, Phase::Ready { .. }) {
+            return answer(reply, Err(self.not_ready()));
+        }
+        let wrong = |why: &str| Err(Arc::new(Error::WrongState(format!("container {id} {why}"))));
+        let container = &mut self.containers[at];
+        if container.remove.is_some() {
+            return answer(reply, wrong("is being removed"));
+        }
+        match (&mut container.work, &container.record.state) {
+            (Work::Starting { waiters, .. }, _) => waiters.push(reply),
+            (Work::None, State::Created) => {
+                self.begin_start(at);
+                if let Work::Starting { waiters, .. } = &mut self.containers[at].work {
+                    waiters.push(reply);
+                }
+            }
+            (_, State::Running(_)) => answer(reply, wrong("runs already")),
+            (_, State::Exited(_)) => {
+                answer(
+                    reply,
+                    wrong("has exited, and a container starts only once: create another"),
+                );
+            }
+            _ => answer(reply, wrong("is not ready to be started")),
+        }
+    }
+
+    pub(super) fn begin_start(&mut self, at: usize) {
+        let log = self.log_path(&self.containers[at].config);
+        let container = &mut self.containers[at];
+        container.work = Work::Starting { waiters: Vec::new(), ended: None };
+        container.record.state = State::Starting;
+        self.save_container(at);
+        let container = &self.containers[at];
+        let (id, place) = (container.id.clone(), container.place.clone());
+        let (config, runtime) = (container.config.clone(), self.runtime.clone());
+        let Some(monitor) = self.monitor.clone() else {
+            let gone =
+                crate::container::Error::Monitor { id: id.clone(), source: MonitorError::Gone };
+            return self.spawn(async move { Done::Started(id, Err(of_container(gone))) });
+        };
+        self.spawn(async move {
+            let started = start(&monitor, &runtime, &place, &config, log).await;
+            Done::Started(id, started.map_err(of_container))
+        });
+    }
+
+    pub(super) fn started(&mut self, id: &ContainerId, result: std::result::Result<Init, Error>) {
+        let Some(at) = self.find(id) else { return };
+        let work = std::mem::replace(&mut self.containers[at].work, Work::None);
+        let Work::Starting { waiters, ended } = work else { return };
+        let config = self.containers[at].config.clone();
+        match result {
+            Ok(init) => {
+                self.running(at, init, None);
+                let message = if config.attempt == 0 {
+                    format!("container {} was started", id.short())
+                } else {
+                    format!("container {} was started as attempt {}", id.short(), config.attempt)
+                };
+                let by_healing = self.containers[at].record.made_by_healing;
+                let reason = if by_healing { "Restarted" } else { "Started" };
+                self.event(&config.name, reason, message, false);
+                for reply in waiters {
+                    answer(reply, Ok(()));
+                }
+                if self.containers[at].stopping.is_some() {
+                    self.send_stop(at);
+                }
+                if let Some(exit) = ended {
+                    self.exited(at, exit);
+                }
+                if by_healing {
+                    self.prune_attempts(&config.name);
+                }
+            }
+            Err(error) => {
+                self.event(&config.name, "FailedStart", error.to_string(), true);
+                self.ended(at, Ended::start_failed(SystemTime::now(), error.to_string()));
+                let error = Arc::new(error);
+                for reply in waiters {
+                    answer(reply, Err(error.clone()));
+                }
+            }
+        }
+    }
+
+    /// A container runs: its probes begin. `spread`: as [`Prober::new`] has it.
+    pub(super) fn running(&mut self, at: usize, init: Init, spread: Option<f64>) {
+        let probes = self.policy.as_ref().and_then(|policy| {
+            let probes = policy.probes.get(&self.containers[at].config.name)?;
+            let (now, wall) = (Instant::now().into_std(), nanos(SystemTime::now()));
+            let ago = u64::try_from(wall - init.started_at).unwrap_or(0);
+            let started = now.checked_sub(Duration::from_nanos(ago)).unwrap_or(now);
+            Some(Prober::new(probes, started, now, spread))
+        });
+        self.containers[at].prober = probes;
+        self.containers[at].record.state = State::Running(init);
+        self.save_container(at);
+    }
+
+    /// The monitor says that a container's init has ended.
+    pub(super) fn exited(&mut self, at: usize, exit: Exit) {
+        let container = &mut self.containers[at];
+        match (&mut container.work, &container.record.state) {
+            // The end came before the answer to the start.
+            (Work::Starting { ended, .. }, _) => *ended = Some(exit),
+            (_, State::Exited(_)) => {}
+            _ => {
+                let killed = container.killed.take();
+                self.ended(at, Ended::from_exit(&exit, killed));
+            }
+        }
+    }
+
+    /// A container has ended, whoever says so.
+    pub(super) fn ended(&mut self, at: usize, ended: Ended) {
+        let container = &mut self.containers[at];
+        container.prober = None;
+        container.killed = None;
+        let stopping = container.stopping.take();
+        let name = container.config.name.clone();
+        let message = format!("container ended with {}: {}", ended.code, ended.reason);
+        container.record.state = State::Exited(ended);
+        self.save_container(at);
+        self.event(&name, "Exited", message, false);
+        for reply in stopping.into_iter().flat_map(|stopping| stopping.waiters) {
+            answer(reply, Ok(()));
+        }
+    }
+
+    /// StopContainer by a client: it isn't restarted afterwards.
+    pub(super) fn stop(&mut self, id: &ContainerId, grace: Duration, reply: Reply<()>) {
+        let Some(at) = self.find(id) else { return answer(reply, Ok(())) };
+        let container = &mut self.containers[at];
+        container.record.stopped_by_client = true;
+        let name = container.config.name.clone();
+        if self.newest(&name) == Some(at) {
+            self.waiting.remove(&name);
+        }
+        self.save_container(at);
+        match self.containers[at].record.state {
+            State::Running(_) | State::Starting => {
+                self.begin_stop(at, grace);
+                if let Some(stopping) = &mut self.containers[at].stopping {
+                    stopping.waiters.push(reply);
+                }
+            }
+            State::Created | State::Exited(_) => answer(reply, Ok(())),
+        }
+    }
+
+    /// Stop signal now, SIGKILL after `grace`; a stop that goes on already is only hurried.
+    pub(super) fn begin_stop(&mut self, at: usize, grace: Duration) {
+        let container = &mut self.containers[at];
+        if !matches!(container.record.state, State::Running(_) | State::Starting) {
+            return;
+        }
+        let kill_at = Instant::now() + grace;
+        match &mut container.stopping {
+            Some(stopping) => {
+                if stopping.kill_at.is_some_and(|at| at > kill_at) {
+                    stopping.kill_at = Some(kill_at);
+                }
+            }
+            None => {
+                container.stopping = Some(Stopping {
+                    kill_at: Some(kill_at),
+                    give_up_at: None,
+                    waiters: Vec::new(),
+                });
+                if !grace.is_zero() {
+                    self.send_stop(at);
+                }
+            }
+        }
+    }
+
+    fn send_stop(&self, at: usize) {
+        let signal = stop::signal_number(&self.containers[at].record.stop_signal);
+        self.signal(at, signal.unwrap_or(Signal::SIGTERM as i32));
+    }
+
+    /// Sends a signal to a container's init, through its monitor or, where that is gone, to
+    /// the process with the recorded identity.
+    fn signal(&self, at: usize, signal: i32) {
+        let container = &self.containers[at];
+        let State::Running(init) = container.record.state else { return };
+        let (monitor, id) = (self.monitor.clone(), container.id.clone());
+        tokio::spawn(async move {
+            if let Err(error) = stop::signal(monitor.as_ref(), &id, init, signal).await {
+                tracing::warn!(container = %id, signal, %error, "cannot signal the container");
+            }
+        });
+    }
+
+    pub(super) fn remove(&mut self, id: &ContainerId, reply: Reply<()>) {
+        let Some(at) = self.find(id) else { return answer(reply, Ok(())) };
+        let container = &mut self.containers[at];
+        container.record.stopped_by_client = true;
+        let name = container.config.name.clone();
+        container.remove.get_or_insert_default().push(reply);
+        if self.newest(&name) == Some(at) {
+            self.waiting.remove(&name);
+        }
+    }
+
+    /// Removes the attempts before the newest ended one that haled's own restarts made.
+    fn prune_attempts(&mut self, name: &str) {
+        let ended = |c: &&mut Container| {
+            c.config.name == name && matches!(c.record.state, State::Exited(_))
+        };
+        let mut ended: Vec<&mut Container> = self.containers.iter_mut().filter(ended).collect();
+        ended.sort_by_key(|container| container.config.attempt);
+        ended.pop();
+        for container in ended.into_iter().filter(|c| c.record.made_by_healing) {
+            container.remove.get_or_insert_default();
+        }
+    }
+
+    /// SIGKILL where the grace is over; removal where nothing is in its way.
+    pub(super) fn advance_containers(&mut self) {
+        let now = Instant::now();
+        for at in 0..self.containers.len() {
+            let running = matches!(self.containers[at].record.state, State::Running(_));
+            if self.containers[at].remove.is_some() {
+                self.begin_stop(at, Duration::ZERO);
+                if matches!(self.containers[at].work, Work::None) && !running {
+                    self.begin_remove(at);
+                }
+            }
+            let id = self.containers[at].id.clone();
+            let Some(stopping) = self.containers[at].stopping.as_mut() else { continue };
+            if running && stopping.kill_at.is_some_and(|at| at <= now) {
+                stopping.kill_at = None;
+                stopping.give_up_at = Some(now + GIVE_UP);
+                self.signal(at, Signal::SIGKILL as i32);
+            } else if stopping.give_up_at.is_some_and(|at| at <= now) {
+                stopping.give_up_at = None;
+                let waiters: Vec<_> = stopping.waiters.drain(..).collect();
+                let removers = self.containers[at].remove.as_mut().map(std::mem::take);
+                for reply in waiters.into_iter().chain(removers.into_iter().flatten()) {
+                    answer(reply, Err(Arc::new(Error::WontDie(id.clone()))));
+                }
+            }
+        }
+    }
+
+    fn begin_remove(&mut self, at: usize) {
+        let container = &mut self.containers[at];
+        container.work = Work::Removing;
+        let (id, place) = (container.id.clone(), container.place.clone());
+        let log = self.log_path(&self.containers[at].config);
+        // Clients keep logs as they like; those of haled's own old attempts are haled's.
+        let log = Some(log).filter(|_| self.containers[at].record.made_by_healing);
+        let (services, monitor) = (self.services.clone(), self.monitor.clone());
+        let runtime = self.runtime.clone();
+        self.spawn(async move {
+            let removed = async {
+                let forgotten = match &monitor {
+                    Some(monitor) => monitor.forget(id.as_str()).await,
+                    None => Err(MonitorError::Gone),
+                };
+                // A monitor that refuses doesn't know it: then there is nothing to forget.
+                if let Err(MonitorError::Gone) = forgotten {
+                    runtime.delete(id.as_str()).await?;
+                }
+                remove::files(&services.images, &place).await
+            };
+            let removed = removed.await;
+            if let Some(log) = log.filter(|_| removed.is_ok()) {
+                drop(tokio::fs::remove_file(log).await);
+            }
+            Done::Removed(id, removed.map_err(of_container))
+        });
+    }
+
+    pub(super) fn removed(&mut self, id: &ContainerId, result: std::result::Result<(), Error>) {
+        let Some(at) = self.find(id) else { return };
+        self.containers[at].work = Work::None;
+        let waiters = self.containers[at].remove.take().unwrap_or_default();
+        let result: Result<()> = match result {
+            Ok(()) => {
+                self.drop_record(at);
+                Ok(())
+            }
+            Err(error) => {
+                tracing::error!(container = %id, %error, "cannot remove the container");
+                Err(Arc::new(error))
+            }
+        };
+        for reply in waiters {
+            answer(reply, result.clone());
+        }
+    }
+
+    pub(super) fn reopen_log(&self, id: &ContainerId, reply: Reply<()>) {
+        let Some(at) = self.find(id) else { return answer(reply, Err(no_container(id))) };
+        if !matches!(self.containers[at].record.state, State::Running(_)) {
+            let why = format!("container {id} does not run, so its log is closed");
+            return answer(reply, Err(Arc::new(Error::WrongState(why))));
+        }
+        let (monitor, id) = (self.monitor.clone(), id.clone());
+        tokio::spawn(async move {
+            let reopened = match monitor {
+                Some(monitor) => monitor.reopen_log(id.as_str()).await,
+                None => Err(MonitorError::Gone),
+            };
+            let failed = |source| {
+                Arc::new(of_container(crate::container::Error::Monitor { id: id.clone(), source }))
+            };
+            answer(reply, reopened.map_err(failed));
+        });
+    }
+
+    pub(super) fn find(&self, id: &ContainerId) -> Option<usize> {
+        self.containers.iter().position(|container| container.id == *id)
+    }
+
+    /// The newest attempt of a name.
+    pub(super) fn newest(&self, name: &str) -> Option<usize> {
+        let named = self.containers.iter().enumerate().filter(|(_, c)| c.config.name == name);
+        named.max_by_key(|(_, c)| c.config.attempt).map(|(at, _)| at)
+    }
+
+    fn drop_record(&mut self, at: usize) {
+        let container = self.containers.remove(at);
+        if let Err(error) = self.services.store.delete::<ContainerRecord>(container.id.as_str()) {
+            tracing::error!(container = %container.id, %error, "cannot delete the container's record");
+        }
+        self.pods.forget_container(&container.id);
+    }
+
+    pub(super) fn save_container(&self, at: usize) {
+        let container = &self.containers[at];
+        if let Err(error) = self.services.store.put(container.id.as_str(), &container.record) {
+            tracing::error!(container = %container.id, %error, "cannot write the container's record");
+        }
+    }
+}
+
+fn no_container(id: &ContainerId) -> Arc<Error> {
+    Arc::new(Error::NotFound { what: "container", id: id.to_string() })
+}

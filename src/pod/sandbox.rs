@@ -1,0 +1,210 @@
+//! Making a sandbox and taking it down: directories, cgroup, monitor, pause, network.
+//!
+//! Every step of taking down is idempotent, so that it serves a failed start, a stop that is
+//! tried again, and what a crash left.
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use nix::mount::MsFlags;
+use tokio::sync::mpsc;
+
+use super::config::SandboxConfig;
+use super::{Error, Services, files};
+use crate::id::SandboxId;
+use crate::monitor::client::{Monitor, Notice};
+use crate::monitor::wire::{Process, SandboxSpec};
+use crate::network::{Attached, Attachment};
+use crate::oci::model::{PidMode, Sharing};
+use crate::sys::{cgroup, mount};
+
+/// Size of a pod's /dev/shm, as other runtimes have it.
+const SHM_BYTES: u64 = 64 * 1024 * 1024;
+
+/// oom_score_adj of pause: the last to go, as kubelets expect of sandboxes.
+const PAUSE_OOM_SCORE_ADJ: i32 = -998;
+
+/// A sandbox that is up.
+pub(super) struct Up {
+    pub(super) monitor: Monitor,
+    pub(super) pause: Process,
+    pub(super) network: Option<Attached>,
+}
+
+/// The cgroup that the pod's own cgroups are made in.
+pub(super) fn cgroup_parent(services: &Services, config: &SandboxConfig) -> String {
+    let given = config.cgroup_parent.trim_end_matches('/');
+    if given.is_empty() { services.cgroup_parent.clone() } else { given.to_owned() }
+}
+
+/// The cgroup of the pause process.
+fn pause_cgroup(services: &Services, id: &SandboxId, config: &SandboxConfig) -> String {
+    format!("{}/{id}", cgroup_parent(services, config))
+}
+
+/// Makes everything. On failure the caller takes down what there is.
+pub(super) async fn start(
+    services: &Services,
+    id: &SandboxId,
+    config: &SandboxConfig,
+    notices: mpsc::Sender<Notice>,
+) -> Result<Up, Error> {
+    let dir = services.pods_dir.join(id);
+    let cgroup = pause_cgroup(services, id, config);
+    {
+        let (dir, config, cgroup) = (dir.clone(), config.clone(), cgroup.clone());
+        blocking(move || {
+            directories(&dir, &config)?;
+            cgroup::create(&cgroup).map_err(Error::io("cannot make cgroup", cgroup.as_ref()))
+        })
+        .await?;
+    }
+    let of_monitor = |source| Error::Monitor { id: id.clone(), source };
+    let monitor =
+        Monitor::spawn(services.monitor.clone(), dir.clone(), notices).await.map_err(of_monitor)?;
+    let pause = monitor
+        .sandbox(SandboxSpec {
+            pause: services.pause.clone(),
+            network: config.network == Sharing::Pod,
+            ipc: config.ipc == Sharing::Pod,
+            uts: config.network == Sharing::Pod,
+            // Also where containers have their own: one may still ask for the pod's.
+            pid: config.pid != PidMode::Node,
+            hostname: config.hostname.clone(),
+            sysctls: config.sysctls.clone().into_iter().collect(),
+            oom_score_adj: PAUSE_OOM_SCORE_ADJ,
+            pins: dir.join("pins"),
+        })
+        .await
+        .map_err(of_monitor)?;
+    cgroup::join(&cgroup, pause.pid)
+        .map_err(Error::io("cannot put pause into cgroup", cgroup.as_ref()))?;
+    let network = if config.network == Sharing::Pod {
+        let attached = services
+            .network
+            .add(&attachment(id, &dir, config))
+            .await
+            .map_err(|source| Error::Network { id: id.clone(), source })?;
+        let (dir, hostname, ips) = (dir.clone(), config.hostname.clone(), attached.ips.clone());
+        blocking(move || write_hosts(&dir, &hostname, &ips)).await?;
+        Some(attached)
+    } else {
+        None
+    };
+    Ok(Up { monitor, pause, network })
+}
+
+/// Takes everything down but the directory, which still has what the exited containers
+/// left. `network`: `None` where ADD's result isn't known.
+pub(super) async fn take_down(
+    services: &Services,
+    id: &SandboxId,
+    config: &SandboxConfig,
+    monitor: Option<&Monitor>,
+    network: Option<&Attached>,
+) -> Result<(), Error> {
+    let dir = services.pods_dir.join(id);
+    if config.network == Sharing::Pod {
+        services
+            .network
+            .del(&attachment(id, &dir, config), network)
+            .await
+            .map_err(|source| Error::Network { id: id.clone(), source })?;
+    }
+    if let Some(monitor) = monitor {
+        // A monitor that is gone, or refuses, is no reason to keep the rest: its pause is
+        // in the cgroup that is emptied next.
+        if let Err(error) = monitor.shutdown().await {
+            tracing::warn!(sandbox = %id, %error, "the monitor did not shut down by itself");
+        }
+    }
+    let cgroup = pause_cgroup(services, id, config);
+    blocking(move || {
+        cgroup::kill(&cgroup).map_err(Error::io("cannot end what is in", cgroup.as_ref()))?;
+        for name in ["net", "ipc", "uts", "pid"] {
+            detach(&dir.join("pins").join(name))?;
+        }
+        detach(&dir.join("shm"))?;
+        cgroup::remove(&cgroup).map_err(Error::io("cannot remove cgroup", cgroup.as_ref()))
+    })
+    .await
+}
+
+/// Deletes the run directory of a pod that is down.
+pub(super) async fn delete_directory(dir: PathBuf) -> Result<(), Error> {
+    blocking(move || match std::fs::remove_dir_all(&dir) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(Error::io("cannot delete", &dir)(error))
+        }
+        _ => Ok(()),
+    })
+    .await
+}
+
+fn detach(path: &Path) -> Result<(), Error> {
+    mount::detach(path).map_err(Error::io("cannot unmount", path))
+}
+
+/// The pod as its network sees it.
+fn attachment(id: &SandboxId, dir: &Path, config: &SandboxConfig) -> Attachment {
+    Attachment {
+        sandbox_id: id.to_string(),
+        netns: dir.join("pins/net"),
+        namespace: config.namespace.clone(),
+        name: config.name.clone(),
+        uid: config.uid.clone(),
+        port_mappings: config.port_mappings.clone(),
+        dns: config.dns.clone().unwrap_or_default(),
+        annotations: config.annotations.clone(),
+    }
+}
+
+fn directories(dir: &Path, config: &SandboxConfig) -> Result<(), Error> {
+    for part in ["pins", "containers", "shm"] {
+        let path = dir.join(part);
+        std::fs::create_dir_all(&path).map_err(Error::io("cannot make", &path))?;
+    }
+    if config.ipc == Sharing::Pod {
+        let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+        let shm = dir.join("shm");
+        mount::mount("tmpfs", &shm, flags, &format!("mode=1777,size={SHM_BYTES}"))
+            .map_err(Error::io("cannot mount the pod's /dev/shm at", &shm))?;
+    }
+    if !config.log_directory.as_os_str().is_empty() {
+        std::fs::create_dir_all(&config.log_directory)
+            .map_err(Error::io("cannot make log directory", &config.log_directory))?;
+    }
+    let hostname = if config.hostname.is_empty() { host_name() } else { config.hostname.clone() };
+    write(dir, "hostname", &format!("{hostname}\n"))?;
+    let resolv = match &config.dns {
+        Some(dns) => files::resolv_conf(dns).map_err(|bad| Error::Invalid(bad.to_string()))?,
+        None => files::host_resolv_conf()
+            .map_err(Error::io("cannot read", "/etc/resolv.conf".as_ref()))?,
+    };
+    write(dir, "resolv.conf", &resolv)?;
+    if config.network == Sharing::Node {
+        let hosts = std::fs::read_to_string("/etc/hosts").unwrap_or_default();
+        write(dir, "hosts", &hosts)
+    } else {
+        write_hosts(dir, &config.hostname, &[])
+    }
+}
+
+fn write_hosts(dir: &Path, hostname: &str, ips: &[IpAddr]) -> Result<(), Error> {
+    write(dir, "hosts", &files::hosts(hostname, ips))
+}
+
+fn write(dir: &Path, name: &str, text: &str) -> Result<(), Error> {
+    let path = dir.join(name);
+    std::fs::write(&path, text).map_err(Error::io("cannot write", &path))
+}
+
+fn host_name() -> String {
+    nix::unistd::gethostname().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+async fn blocking(work: impl FnOnce() -> Result<(), Error> + Send + 'static) -> Result<(), Error> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|panic| {
+        Err(Error::Invalid(format!("a step on the sandbox failed: {panic}")))
+    })
+}
