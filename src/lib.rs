@@ -6,9 +6,15 @@ pub mod monitor;
 pub mod sys;
 
 #[cfg(feature = "daemon")]
+pub mod cli;
+#[cfg(feature = "daemon")]
 pub mod config;
 #[cfg(feature = "daemon")]
 pub mod container;
+#[cfg(feature = "daemon")]
+pub mod cri;
+#[cfg(feature = "daemon")]
+pub mod daemon;
 #[cfg(feature = "daemon")]
 pub mod health;
 #[cfg(feature = "daemon")]
@@ -21,6 +27,8 @@ pub mod network;
 pub mod oci;
 #[cfg(feature = "daemon")]
 pub mod pod;
+#[cfg(feature = "daemon")]
+pub mod stats;
 #[cfg(feature = "daemon")]
 pub mod store;
 

@@ -1,0 +1,159 @@
+//! The connection to haled, and what its failures are called.
+
+use std::error::Error as _;
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use hyper_util::rt::TokioIo;
+use tokio::net::UnixStream;
+use tonic::Status;
+use tonic::transport::{Channel, Endpoint, Uri};
+
+use crate::proto::cri::image_service_client::ImageServiceClient;
+use crate::proto::cri::runtime_service_client::RuntimeServiceClient;
+use crate::proto::haled::haled_client::HaledClient;
+
+use super::Failure;
+
+/// The longest message that is taken, in bytes; the kubelet's own limit.
+pub(super) const MESSAGE_LIMIT: usize = 16 << 20;
+
+/// Where haled listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Address(PathBuf);
+
+impl Address {
+    /// As the daemon's configuration has it.
+    pub(super) const DEFAULT: &'static str = "unix:///run/haled/haled.sock";
+
+    pub(super) fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl FromStr for Address {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let path = match text.strip_prefix("unix:") {
+            Some(rest) => rest.strip_prefix("//").unwrap_or(rest),
+            None if text.contains("://") => {
+                return Err("only unix:///PATH or a path is understood".to_owned());
+            }
+            None => text,
+        };
+        if path.is_empty() {
+            return Err("the socket's path is missing".to_owned());
+        }
+        Ok(Self(path.into()))
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.display().fmt(f)
+    }
+}
+
+/// haled v1.
+pub(super) async fn haled(address: &Address) -> Result<HaledClient<Channel>, Failure> {
+    Ok(HaledClient::new(channel(address).await?).max_decoding_message_size(MESSAGE_LIMIT))
+}
+
+/// The CRI's RuntimeService.
+pub(super) async fn runtime(address: &Address) -> Result<RuntimeServiceClient<Channel>, Failure> {
+    let channel = channel(address).await?;
+    Ok(RuntimeServiceClient::new(channel).max_decoding_message_size(MESSAGE_LIMIT))
+}
+
+/// The CRI's ImageService.
+pub(super) async fn images(address: &Address) -> Result<ImageServiceClient<Channel>, Failure> {
+    Ok(ImageServiceClient::new(channel(address).await?).max_decoding_message_size(MESSAGE_LIMIT))
+}
+
+async fn channel(address: &Address) -> Result<Channel, Failure> {
+    // Connected here and handed over, so that the system's own answer is at hand.
+    let stream = UnixStream::connect(address.path())
+        .await
+        .map_err(|error| Failure::Message(unreachable(address, &error)))?;
+    let first = Arc::new(Mutex::new(Some(stream)));
+    let path = address.path().to_owned();
+    let connector = tower::service_fn(move |_: Uri| {
+        let ready = first.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let path = path.clone();
+        async move {
+            let stream = match ready {
+                Some(stream) => stream,
+                None => UnixStream::connect(path).await?,
+            };
+            Ok::<_, io::Error>(TokioIo::new(stream))
+        }
+    });
+    // The name goes into :authority and nowhere else.
+    Endpoint::from_static("http://localhost").connect_with_connector(connector).await.map_err(
+        |error| {
+            let why = error.source().map_or_else(|| error.to_string(), ToString::to_string);
+            Failure::Message(format!("what listens at {address} is not haled: {why}"))
+        },
+    )
+}
+
+fn unreachable(address: &Address, error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => format!(
+            "cannot reach haled at {address}: is it running? (systemctl start haled, or --address)"
+        ),
+        io::ErrorKind::PermissionDenied => {
+            format!("cannot reach haled at {address}: permission denied: its socket is root's")
+        }
+        _ => format!("cannot reach haled at {address}: {error}"),
+    }
+}
+
+impl From<Status> for Failure {
+    fn from(status: Status) -> Self {
+        // The client's own trouble has a cause; what haled answered has none.
+        if let Some(cause) = status.source() {
+            let mut cause: &dyn std::error::Error = cause;
+            while let Some(deeper) = cause.source() {
+                cause = deeper;
+            }
+            return Self::Message(format!("the connection to haled broke: {cause}"));
+        }
+        match status.message() {
+            "" => Self::Message(format!("haled answered: {}", status.code().description())),
+            message => Self::Message(message.to_owned()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_unix_urls_or_paths() {
+        let path = |text: &str| text.parse::<Address>().map(|address| address.to_string());
+        assert_eq!(path(Address::DEFAULT), Ok("/run/haled/haled.sock".into()));
+        assert_eq!(path("unix:/a/b"), Ok("/a/b".into()));
+        assert_eq!(path("/a/b"), Ok("/a/b".into()));
+        assert_eq!(path("here.sock"), Ok("here.sock".into()));
+        for bad in ["", "unix://", "unix:", "tcp://127.0.0.1:1", "http://x"] {
+            assert!(path(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn what_haled_answered_is_told_plainly() {
+        let told = |status| match Failure::from(status) {
+            Failure::Message(message) => message,
+            Failure::ReaderGone => panic!(),
+        };
+        assert_eq!(told(Status::not_found("no pod \"a\"")), "no pod \"a\"");
+        let empty = told(Status::deadline_exceeded(""));
+        assert!(empty.starts_with("haled answered: "), "{empty}");
+    }
+}

@@ -1,0 +1,44 @@
+//! Writing to stdout and stderr, where a reader that has gone is nothing to make a noise about.
+
+use std::io::{self, Write};
+
+use super::Failure;
+
+/// Writes bytes to stdout, and sees to it that they are out.
+pub(super) fn print(bytes: impl AsRef<[u8]>) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    out.write_all(bytes.as_ref()).and_then(|()| out.flush()).map_err(|error| match error.kind() {
+        io::ErrorKind::BrokenPipe => Failure::ReaderGone,
+        _ => Failure::Message(format!("cannot write the answer: {error}")),
+    })
+}
+
+/// Writes bytes to stderr as they are: a command's own.
+pub(super) fn print_error(bytes: &[u8]) -> Result<(), Failure> {
+    io::stderr().lock().write_all(bytes).map_err(|_| Failure::ReaderGone)
+}
+
+/// `halectl: …` on stderr, a line each.
+pub(super) fn complain(message: &str) {
+    let mut out = io::stderr().lock();
+    for line in message.lines() {
+        // There is nowhere left to tell that stderr is closed.
+        writeln!(out, "halectl: {line}").ok();
+    }
+}
+
+/// Text from a container or a registry, fit for a terminal: control characters are shown, not
+/// obeyed.
+pub(super) fn plain(text: &str) -> String {
+    let shown = |c: char| match c {
+        '\n' | '\t' => c.to_string(),
+        c if c.is_control() => c.escape_default().to_string(),
+        c => c.to_string(),
+    };
+    text.chars().map(shown).collect()
+}
+
+/// As `plain`, and in one line.
+pub(super) fn line(text: &str) -> String {
+    plain(text.trim_end()).replace('\n', " / ").replace('\t', " ")
+}

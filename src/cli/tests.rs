@@ -1,0 +1,296 @@
+//! What halectl prints, as text.
+
+use clap::{CommandFactory as _, Parser as _};
+
+use crate::proto::cri::Image;
+use crate::proto::haled::{Container, Event, Pod, ProbeStatus};
+
+use super::options::{Command, Options, TimeFormat};
+use super::{Failure, describe, events, image, json, pods, status};
+
+const SECOND: i64 = 1_000_000_000;
+/// 2026-01-02T03:04:05Z.
+const NOW: i64 = 1_767_323_045 * SECOND;
+
+fn container(name: &str, state: &str, reason: &str) -> Container {
+    Container {
+        name: name.into(),
+        id: "0123456789abcdef".repeat(4),
+        image: "docker.io/library/busybox:latest".into(),
+        state: state.into(),
+        reason: reason.into(),
+        ready: state == "Running",
+        started_at: NOW - 65 * SECOND,
+        ..Container::default()
+    }
+}
+
+fn pod(name: &str, phase: &str, containers: Vec<Container>) -> Pod {
+    Pod {
+        namespace: "default".into(),
+        name: name.into(),
+        uid: "c0ffee".into(),
+        sandbox_id: "fedcba9876543210".repeat(4),
+        phase: phase.into(),
+        created_at: NOW - 300 * SECOND,
+        ips: vec!["10.88.0.7".into()],
+        containers,
+        origin: "manifest".into(),
+        ..Pod::default()
+    }
+}
+
+fn liveness() -> Pod {
+    let mut app = container("liveness", "Running", "Unhealthy");
+    app.restart_count = 2;
+    app.message = "Liveness probe failed 1 times in a row: ls: /tmp/healthy".into();
+    app.probes = vec![
+        ProbeStatus {
+            kind: "liveness".into(),
+            handler: "exec [ls /tmp/healthy]".into(),
+            result: "Success".into(),
+            run: 1,
+            success_threshold: 1,
+            failure_threshold: 2,
+            last_output: "ls: /tmp/healthy: No such file or directory\n".into(),
+            last_run_at: NOW - 2 * SECOND,
+            last_change_at: 0,
+            next_run_at: NOW + 3 * SECOND,
+        },
+        ProbeStatus { kind: "readiness".into(), result: "Unknown".into(), ..Default::default() },
+    ];
+    let mut pod = pod("liveness-exam", "Running", vec![app]);
+    pod.labels.insert("app".into(), "exam".into());
+    pod.annotations.insert("b".into(), "2".into());
+    pod.annotations.insert("a".into(), "1\n2".into());
+    pod
+}
+
+fn exam_events() -> Vec<Event> {
+    let event = |at: i64, container: &str, reason: &str, message: &str, warning, count| Event {
+        at: NOW - at * SECOND,
+        namespace: "default".into(),
+        pod: "liveness-exam".into(),
+        container: container.into(),
+        reason: reason.into(),
+        message: message.into(),
+        warning,
+        count,
+    };
+    vec![
+        event(60, "", "Created", "sandbox fedcba9876543", false, 1),
+        event(59, "liveness", "Started", "attempt 0", false, 1),
+        event(
+            9,
+            "liveness",
+            "Unhealthy",
+            "Liveness probe failed (1/2): ls: /tmp/healthy: No such file or directory\n",
+            true,
+            2,
+        ),
+    ]
+}
+
+#[test]
+fn pods_are_a_table() {
+    let mut crashed = container("app", "Waiting", "CrashLoopBackOff");
+    crashed.restart_count = 5;
+    let pods = [
+        liveness(),
+        pod("done", "Succeeded", vec![container("a", "Terminated", "")]),
+        pod("crash", "Running", vec![crashed, container("side", "Running", "")]),
+    ];
+    insta::assert_snapshot!(pods::pod_table(&pods, false, false, NOW), @r"
+    NAME            READY   STATUS             RESTARTS      AGE
+    liveness-exam   1/1     Running            2 (65s ago)   5m
+    done            0/1     Completed          0             5m
+    crash           1/2     CrashLoopBackOff   5 (65s ago)   5m
+    ");
+    insta::assert_snapshot!(pods::pod_table(&pods[..1], true, true, NOW), @r"
+    NAMESPACE   NAME            READY   STATUS    RESTARTS      AGE   IP          ORIGIN     SANDBOX
+    default     liveness-exam   1/1     Running   2 (65s ago)   5m    10.88.0.7   manifest   fedcba9876543
+    ");
+}
+
+#[test]
+fn a_pods_status_is_kubectls_word() {
+    let with = |phase, containers| status::status(&pod("p", phase, containers));
+    let mut failed = container("a", "Terminated", "");
+    failed.exit_code = 3;
+    assert_eq!(with("Pending", vec![]), "Pending");
+    assert_eq!(with("Running", vec![container("a", "Running", "Unhealthy")]), "Running");
+    assert_eq!(with("Pending", vec![container("a", "Waiting", "")]), "Pending");
+    assert_eq!(with("Pending", vec![container("a", "Waiting", "ErrImagePull")]), "ErrImagePull");
+    assert_eq!(with("Failed", vec![failed.clone()]), "ExitCode:3");
+    assert_eq!(with("Failed", vec![container("a", "Terminated", "OOMKilled")]), "OOMKilled");
+    assert_eq!(with("Terminating", vec![failed]), "Terminating");
+    // One is done and one runs; the first that has something to say is heard.
+    let done = container("a", "Terminated", "Completed");
+    let runs = container("b", "Running", "");
+    assert_eq!(with("Running", vec![done.clone(), runs.clone()]), "NotReady");
+    let loops = container("b", "Waiting", "CrashLoopBackOff");
+    assert_eq!(with("Running", vec![runs, loops.clone(), done]), "CrashLoopBackOff");
+    let mut without = pod("p", "Pending", vec![]);
+    without.reason = "ErrImageNeverPull: image \"x\" is not on this node".into();
+    assert_eq!(status::status(&without), "ErrImageNeverPull");
+    assert_eq!(status::reason(&without).1, "image \"x\" is not on this node");
+    without.reason = "image \"x\" is not on this node: pull it first".into();
+    assert_eq!(status::status(&without), "Pending");
+    assert_eq!(with("", vec![]), "Unknown");
+}
+
+#[test]
+fn a_pod_is_described() {
+    insta::assert_snapshot!(describe::describe(&liveness(), &exam_events(), NOW));
+}
+
+#[test]
+fn a_waiting_and_an_ended_container_are_described() {
+    let mut waits = container("app", "Waiting", "CrashLoopBackOff");
+    waits.message = "back-off 40s".into();
+    waits.backoff_left_ms = Some(12_345);
+    let mut ended = container("job", "Terminated", "OOMKilled");
+    ended.exit_code = 137;
+    ended.finished_at = NOW - 5 * SECOND;
+    let pod = pod("two", "Running", vec![waits, ended]);
+    insta::assert_snapshot!(describe::describe(&pod, &[], NOW));
+}
+
+#[test]
+fn pods_are_kubernetes_objects_as_json() {
+    let mut pod = liveness();
+    let mut ended = container("job", "Terminated", "");
+    ended.exit_code = 1;
+    ended.finished_at = NOW;
+    pod.containers.push(ended);
+    pod.containers.push(container("third", "Waiting", "CrashLoopBackOff"));
+    insta::assert_snapshot!(json::pods(&[pod.clone()], true));
+    let list: serde_json::Value =
+        serde_json::from_str(&json::pods(&[pod.clone(), pod], false)).unwrap();
+    assert_eq!((list["kind"].as_str(), list["items"].as_array().unwrap().len()), (Some("List"), 2));
+    assert!(json::pods(&[], false).contains("\"items\": []"));
+}
+
+#[test]
+fn events_are_a_table_and_a_stream() {
+    insta::assert_snapshot!(events::table(&exam_events(), NOW), @r"
+    LAST SEEN   TYPE      REASON      OBJECT                       MESSAGE
+    60s         Normal    Created     pod/liveness-exam            sandbox fedcba9876543
+    59s         Normal    Started     pod/liveness-exam:liveness   attempt 0
+    9s          Warning   Unhealthy   pod/liveness-exam:liveness   Liveness probe failed (1/2): ls: /tmp/healthy: No such file or directory (x2)
+    ");
+    let first = exam_events()[0].at;
+    let stream = |format| -> String {
+        exam_events().iter().map(|event| events::streamed(event, format, first, NOW)).collect()
+    };
+    insta::assert_snapshot!(stream(TimeFormat::Offset), @r"
+    +0.0s          Normal   Created           pod/liveness-exam         sandbox fedcba9876543
+    +1.0s          Normal   Started           pod/liveness-exam:liveness attempt 0
+    +51.0s         Warning  Unhealthy         pod/liveness-exam:liveness Liveness probe failed (1/2): ls: /tmp/healthy: No such file or directory (x2)
+    ");
+    assert!(stream(TimeFormat::Clock).starts_with("03:03:05.000 "));
+}
+
+#[test]
+fn what_a_container_wrote_cannot_play_with_the_terminal() {
+    let mut event = exam_events().remove(0);
+    event.message = "\u{1b}[2Jgone\r\nnext\u{9b}1m".into();
+    let line = events::streamed(&event, TimeFormat::Clock, 0, NOW);
+    assert!(line.ends_with("\\u{1b}[2Jgone\\r / next\\u{9b}1m\n"), "{line}");
+}
+
+#[test]
+fn images_are_a_table() {
+    let image = |id: &str, tags: &[&str], digests: &[&str], size| Image {
+        id: format!("sha256:{}", id.repeat(8)),
+        repo_tags: tags.iter().map(ToString::to_string).collect(),
+        repo_digests: digests.iter().map(ToString::to_string).collect(),
+        size,
+        ..Image::default()
+    };
+    let images = [
+        image(
+            "aabbccdd",
+            &["docker.io/library/nginx:1", "docker.io/library/nginx:latest"],
+            &[],
+            70_500_000,
+        ),
+        image("11223344", &[], &["docker.io/library/busybox@sha256:00"], 2_160_000),
+        image("99887766", &[], &[], 12),
+    ];
+    insta::assert_snapshot!(image::image_table(&images), @r"
+    REFERENCE                             IMAGE ID       SIZE
+    <none>                                998877669988   12B
+    docker.io/library/busybox@sha256:00   112233441122   2.16MB
+    docker.io/library/nginx:1             aabbccddaabb   70.5MB
+    docker.io/library/nginx:latest        aabbccddaabb   70.5MB
+    ");
+}
+
+#[test]
+fn the_pods_of_a_manifest_are_named() {
+    let named = |text: &str| match pods::named_pods(text.as_bytes(), "p.yaml") {
+        Ok(pods) => Ok(pods),
+        Err(Failure::Message(message)) => Err(message),
+        Err(Failure::ReaderGone) => panic!(),
+    };
+    let two = "apiVersion: v1\nkind: Pod\nmetadata:\n  name: a\nspec: {containers: []}\n---\n\
+               kind: ConfigMap\nmetadata: {name: c}\n---\n---\nkind: Pod\nmetadata: {name: b, namespace: n}\n";
+    assert_eq!(named(two), Ok(vec![("default".into(), "a".into()), ("n".into(), "b".into())]));
+    let json = r#"{"kind": "Pod", "metadata": {"name": "j"}}"#;
+    assert_eq!(named(json), Ok(vec![("default".into(), "j".into())]));
+    assert_eq!(
+        named("kind: Service"),
+        Err("p.yaml: there is no document of kind Pod in it".into())
+    );
+    assert_eq!(named(""), Err("p.yaml: there is no document of kind Pod in it".into()));
+    assert_eq!(named("kind: Pod\nmetadata: {}"), Err("p.yaml: metadata.name is missing".into()));
+    assert_eq!(named("kind: Pod"), Err("p.yaml: metadata is missing".into()));
+    assert!(named("kind: [").unwrap_err().starts_with("p.yaml: "));
+}
+
+#[test]
+fn the_command_line_is_sound() {
+    Options::command().debug_assert();
+    let parse = |line: &str| Options::try_parse_from(line.split(' '));
+    for good in [
+        "halectl apply -f - -f b.yaml",
+        "halectl get pods",
+        "halectl get po web -o json -n kube-system",
+        "halectl get pod -A -o wide",
+        "halectl describe pod web",
+        "halectl logs -f --tail 5 -c app web",
+        "halectl logs -p web",
+        "halectl exec web -c app -- sh -c true",
+        "halectl delete pod a b --grace-period 0",
+        "halectl delete -f p.yaml",
+        "halectl events -w --time offset web",
+        "halectl image ls",
+        "halectl image import --name a:b rootfs.tar",
+        "halectl --address /run/h.sock version",
+    ] {
+        parse(good).unwrap_or_else(|error| panic!("{good}: {error}"));
+    }
+    for bad in [
+        "halectl",
+        "halectl apply",
+        "halectl get",
+        "halectl get services",
+        "halectl get pods web -A",
+        "halectl exec web",
+        "halectl exec web ls",
+        "halectl delete pod",
+        "halectl delete",
+        "halectl delete pod a -f b",
+        "halectl logs -f -p web",
+        "halectl image rm",
+        "halectl --address tcp://x version",
+    ] {
+        let error = parse(bad).expect_err(bad);
+        assert_eq!(error.exit_code(), 2, "{bad}");
+    }
+    let Command::Exec(exec) = parse("halectl exec web -- ls -l --color").unwrap().command else {
+        panic!()
+    };
+    assert_eq!(exec.command, ["ls", "-l", "--color"]);
+}

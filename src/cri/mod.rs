@@ -1,0 +1,48 @@
+//! The gRPC face: CRI v1 and haled v1 on one unix socket.
+//!
+//! One file per RPC or small family. Requests are parsed into haled's own types before
+//! anything else sees them, and only `status` knows gRPC codes. No state is kept here.
+
+mod container;
+mod container_config;
+mod exec_sync;
+mod haled_v1;
+mod image;
+mod pod_sandbox;
+mod runtime_status;
+mod sandbox_config;
+pub mod server;
+mod service;
+mod stats;
+mod status;
+
+use std::sync::Arc;
+
+use crate::image::Images;
+use crate::manifest::controller::Manifests;
+use crate::pod::Pods;
+
+/// What the RPCs work with.
+#[derive(Clone)]
+pub struct Face {
+    pods: Pods,
+    images: Images,
+    manifests: Manifests,
+    about: Arc<About>,
+}
+
+/// What Version, Status and RuntimeConfig say of this daemon beside its state.
+#[derive(Debug, Clone)]
+pub struct About {
+    /// The effective configuration, for Status' verbose info.
+    pub config: String,
+    /// The directory of Localhost seccomp profiles with a relative path.
+    pub seccomp_dir: std::path::PathBuf,
+}
+
+impl Face {
+    /// A face for these pods and images.
+    pub fn new(pods: Pods, images: Images, manifests: Manifests, about: About) -> Self {
+        Self { pods, images, manifests, about: Arc::new(about) }
+    }
+}

@@ -1,0 +1,196 @@
+//! The daemon put together: each room is handed its own settings, recovery finds what is
+//! there, and the socket is served until a signal says otherwise.
+//!
+//! No policy is here. Pods go on running when this ends.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+use crate::config::Config;
+use crate::cri::{About, Face, server};
+use crate::health::BackoffSettings;
+use crate::image::Images;
+use crate::manifest::controller::Manifests;
+use crate::network::Network;
+use crate::oci::Runtime;
+use crate::pod::{Services, events, orchestrator, recovery};
+use crate::store::{RootLock, Store};
+use crate::{image, network, oci};
+
+/// Threads that drive pods and answer calls; what blocks runs on others.
+const WORKERS: usize = 2;
+/// How long running calls may take to end after a signal to stop.
+const DRAIN: Duration = Duration::from_secs(5);
+/// How long a CRI connection must be open to count as an orchestrator's.
+const ORCHESTRATOR_OPEN: Duration = Duration::from_secs(10);
+/// Within which time it must have been used.
+const ORCHESTRATOR_USED: Duration = Duration::from_secs(20);
+
+/// Runs the daemon until SIGTERM or SIGINT.
+pub fn run(config: Config) -> Result<(), String> {
+    trace(&config);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(WORKERS)
+        .enable_all()
+        .build()
+        .map_err(|error| format!("cannot start: {error}"))?;
+    let ended = runtime.block_on(serve(config));
+    // Pods' tasks never end by themselves; all they have decided is on disk.
+    runtime.shutdown_background();
+    ended
+}
+
+fn trace(config: &Config) {
+    // Checked with the rest of the configuration.
+    let filter = EnvFilter::try_new(&config.log.level).unwrap_or_else(|_| EnvFilter::new("info"));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    if config.log.json {
+        builder.json().init();
+    } else {
+        builder.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init();
+    }
+}
+
+async fn serve(config: Config) -> Result<(), String> {
+    let text = |error: &dyn std::fmt::Display| error.to_string();
+    for dir in [&config.root, &config.state] {
+        make_private(dir).map_err(|error| format!("cannot make {}: {error}", dir.display()))?;
+    }
+    let lock = RootLock::take(&config.root).map_err(|error| text(&error))?;
+    let store = Store::open(&config.root.join("haled.db")).map_err(|error| text(&error))?;
+    let images = Images::open(
+        image::Settings {
+            root: config.root.join("images"),
+            certs_dirs: config.image.certs_dirs.clone(),
+            parallel_layers: config.image.parallel_layers,
+        },
+        store.clone(),
+    )
+    .map_err(|error| text(&error))?;
+    let services = Arc::new(services(&config, &store, &images)?);
+    let pods = recovery::recover(services).await.map_err(|error| text(&error))?;
+    let manifests = Manifests::open(pods.clone(), images.clone(), store, config.root.join("logs"))
+        .map_err(|error| text(&error))?;
+    let listener = server::bind(&config.listen)
+        .map_err(|error| format!("cannot listen on {}: {error}", config.listen.display()))?;
+
+    let mut terminate = signal(SignalKind::terminate()).map_err(|error| text(&error))?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| text(&error))?;
+    let (stop, stopped) = tokio::sync::watch::channel(false);
+    let shutdown = |mut stopped: tokio::sync::watch::Receiver<bool>| async move {
+        // The sender lives as long as this function.
+        drop(stopped.wait_for(|stop| *stop).await);
+    };
+    let about =
+        About { config: format!("{config:?}"), seccomp_dir: config.runtime.seccomp_dir.clone() };
+    let count = pods.views().len();
+    let face = Face::new(pods, images, manifests, about);
+    let serving = tokio::spawn(server::serve(face, listener, shutdown(stopped)));
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        listen = %config.listen.display(),
+        pods = count,
+        "haled serves"
+    );
+    notify(sd_notify::NotifyState::Ready);
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    notify(sd_notify::NotifyState::Stopping);
+    tracing::info!("haled stops; its pods go on running");
+    stop.send_replace(true);
+    let served = tokio::time::timeout(DRAIN, serving).await;
+    if let Err(error) = std::fs::remove_file(&config.listen) {
+        tracing::warn!(listen = %config.listen.display(), %error, "cannot delete the socket");
+    }
+    drop(lock);
+    match served {
+        Ok(Ok(Ok(()))) => Ok(()),
+        Ok(Ok(Err(error))) => Err(format!("serving failed: {error}")),
+        Ok(Err(panic)) => Err(format!("serving failed: {panic}")),
+        Err(_) => {
+            tracing::warn!(
+                seconds = DRAIN.as_secs(),
+                "calls that did not end in time were cut off"
+            );
+            Ok(())
+        }
+    }
+}
+
+fn services(config: &Config, store: &Store, images: &Images) -> Result<Services, String> {
+    let network = Network::new(network::Settings {
+        conf_dir: config.network.conf_dir.clone(),
+        plugin_dirs: config.network.plugin_dirs.clone(),
+        data_dir: config.root.join("network"),
+        default_bridge: config.network.default_bridge,
+        bridge_name: config.network.bridge_name.clone(),
+        bridge_subnet: config.network.bridge_subnet.clone(),
+    });
+    let runtimes = config.runtime.handlers.iter().map(|(name, path)| {
+        let runtime = Runtime {
+            name: name.clone(),
+            // A bare name is looked for in PATH; what isn't there is said by RuntimeReady.
+            path: path.to_str().and_then(oci::resolve_path).unwrap_or_else(|| path.clone()),
+            root: config.state.join("runtimes").join(name),
+        };
+        (name.clone(), runtime)
+    });
+    Ok(Services {
+        store: store.clone(),
+        images: images.clone(),
+        network,
+        runtimes: runtimes.collect(),
+        default_handler: config.runtime.default_handler.clone(),
+        pods_dir: config.state.join("pods"),
+        monitor: helper(config, "haled-monitor")?,
+        pause: helper(config, "haled-pause")?,
+        cgroup_parent: config.runtime.cgroup_parent.clone(),
+        backoff: BackoffSettings {
+            initial: config.healing.backoff_initial,
+            max: config.healing.backoff_max,
+            reset: config.healing.backoff_reset,
+        },
+        events: events::Events::default(),
+        presence: orchestrator::Presence::new(orchestrator::Settings {
+            open_for: ORCHESTRATOR_OPEN,
+            used_within: ORCHESTRATOR_USED,
+        }),
+    })
+}
+
+/// A helper: where the configuration says, else beside haled, else in ../libexec/haled.
+fn helper(config: &Config, name: &str) -> Result<PathBuf, String> {
+    let own = std::env::current_exe().map_err(|error| format!("cannot find haled: {error}"))?;
+    let beside = own.parent().unwrap_or(Path::new("/"));
+    let places = match &config.helper_dir {
+        Some(dir) => vec![dir.clone()],
+        None => vec![beside.to_owned(), beside.join("../libexec/haled")],
+    };
+    let found = places.iter().map(|dir| dir.join(name)).find(|path| path.is_file());
+    found.ok_or_else(|| {
+        let places: Vec<String> = places.iter().map(|dir| dir.display().to_string()).collect();
+        format!(
+            "{name} is in none of {}: install it, or set helper_dir in the configuration",
+            places.join(", ")
+        )
+    })
+}
+
+/// A directory that only root may look into: root file systems and sockets are below it.
+fn make_private(dir: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    std::fs::DirBuilder::new().recursive(true).mode(0o711).create(dir)
+}
+
+/// Tells systemd, where it listens.
+fn notify(state: sd_notify::NotifyState<'_>) {
+    if let Err(error) = sd_notify::notify(&[state]) {
+        tracing::warn!(%error, "cannot notify the service manager");
+    }
+}
