@@ -1,1 +1,354 @@
-//! Tests of `cli` with the real parts.
+//! halectl as a program, against a stand-in for haled on a socket of the test's own.
+
+mod server;
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use server::Server;
+
+fn halectl(address: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_halectl"));
+    command.env_remove("HALED_ADDRESS").arg("--address").arg(address).args(args);
+    command.stdin(Stdio::null());
+    command
+}
+
+/// Code, stdout, stderr.
+type Ended = (Option<i32>, String, String);
+
+fn ended(output: Output) -> Ended {
+    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+    (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
+fn run(server: &Server, args: &[&str]) -> Ended {
+    ended(halectl(&server.socket(), args).output().unwrap())
+}
+
+fn well(server: &Server, args: &[&str]) -> String {
+    let (code, out, error) = run(server, args);
+    assert_eq!((code, error.as_str()), (Some(0), ""), "{args:?}");
+    out
+}
+
+fn badly(server: &Server, args: &[&str]) -> String {
+    let (code, out, error) = run(server, args);
+    assert_eq!((code, out.as_str()), (Some(1), ""), "{args:?}: {error}");
+    error
+}
+
+#[test]
+fn a_daemon_that_is_not_there_is_told_with_the_remedy() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("none.sock");
+    let expected = format!(
+        "halectl: cannot reach haled at {}: is it running? (systemctl start haled, or --address)\n",
+        socket.display()
+    );
+    let (code, out, error) = ended(halectl(&socket, &["get", "pods"]).output().unwrap());
+    assert_eq!((code, out.as_str(), error.as_str()), (Some(1), "", expected.as_str()));
+
+    // A socket that nobody listens on any more; by the environment, as a URL.
+    drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
+    let mut command = Command::new(env!("CARGO_BIN_EXE_halectl"));
+    command.env("HALED_ADDRESS", format!("unix://{}", socket.display())).args(["get", "pods"]);
+    let (code, _, error) = ended(command.output().unwrap());
+    assert_eq!((code, error.as_str()), (Some(1), expected.as_str()));
+}
+
+#[test]
+fn something_else_on_the_socket_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("other.sock");
+    let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    let other = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        stream.write_all(b"220 mail.example.org ESMTP\r\n").unwrap();
+    });
+    let (code, out, error) = ended(halectl(&socket, &["get", "pods"]).output().unwrap());
+    other.join().unwrap();
+    assert_eq!((code, out.as_str()), (Some(1), ""));
+    assert!(error.starts_with("halectl: ") && error.lines().count() == 1, "{error}");
+}
+
+#[test]
+fn a_manifest_is_applied_from_a_file_and_from_stdin() {
+    let server = Server::start();
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("p.yaml");
+    std::fs::write(&file, "kind: Pod\n").unwrap();
+    let file = file.to_str().unwrap();
+    assert_eq!(
+        well(&server, &["apply", "-f", file]),
+        "pod/a created\npod/b in namespace other replaced\npod/c unchanged\n"
+    );
+    let mut child = halectl(&server.socket(), &["apply", "-f", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(b"from stdin").unwrap();
+    assert!(child.wait().unwrap().success());
+    assert_eq!(
+        server.asked(),
+        [format!("apply {file} \"kind: Pod\\n\""), "apply stdin \"from stdin\"".into()]
+    );
+}
+
+#[test]
+fn a_refused_manifest_is_told_line_by_line() {
+    let server = Server::start();
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("p.yaml");
+    std::fs::write(&file, "livenessProve").unwrap();
+    assert_eq!(
+        badly(&server, &["apply", "-f", file.to_str().unwrap()]),
+        "halectl: spec.containers[0]: unknown field \"livenessProve\", did you mean \
+         \"livenessProbe\"?\nhalectl: spec: the second mistake\n"
+    );
+    assert_eq!(
+        badly(&server, &["apply", "-f", "/nowhere.yaml"]),
+        "halectl: cannot read /nowhere.yaml: No such file or directory (os error 2)\n"
+    );
+    assert_eq!(
+        badly(&server, &["-n", "x", "apply", "-f", "-"]),
+        "halectl: --namespace says nothing about a manifest: set metadata.namespace in it\n"
+    );
+}
+
+#[test]
+fn pods_are_listed() {
+    let server = Server::start();
+    let columns = |text: &str| -> Vec<Vec<String>> {
+        let words = |line: &str| line.split_whitespace().take(4).map(str::to_owned).collect();
+        text.lines().map(words).collect()
+    };
+    let table = columns(&well(&server, &["get", "pods"]));
+    assert_eq!(table, [["NAME", "READY", "STATUS", "RESTARTS"], ["web", "1/2", "Running", "0"]]);
+    let table = columns(&well(&server, &["get", "po", "-A"]));
+    assert_eq!(table[2], ["other", "db", "1/1", "Running"]);
+    let json = well(&server, &["-n", "other", "get", "pod", "db", "-o", "json"]);
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["metadata"]["name"], "db");
+
+    assert_eq!(badly(&server, &["get", "pods", "db"]), "halectl: there is no pod default/db\n");
+    let (code, out, error) = run(&server, &["-n", "empty", "get", "pods"]);
+    assert_eq!((code, out.as_str()), (Some(0), ""));
+    assert_eq!(error, "halectl: there are no pods in namespace \"empty\"\n");
+}
+
+#[test]
+fn a_pod_is_described_with_its_events() {
+    let server = Server::start();
+    let text = well(&server, &["describe", "pod", "web"]);
+    for part in ["Name:               web\n", "  side:\n", "Unhealthy", "message 1"] {
+        assert!(text.contains(part), "{part} is not in\n{text}");
+    }
+    assert_eq!(server.asked(), ["events default/web"]);
+}
+
+#[test]
+fn logs_are_bytes_as_they_were() {
+    let server = Server::start();
+    let output = halectl(&server.socket(), &["logs", "web"]).output().unwrap();
+    assert_eq!(output.stdout, b"first \xff\nline 1\nline 2\n");
+    let text = well(&server, &["logs", "--timestamps", "-p", "-c", "app", "--tail", "3", "web"]);
+    assert!(text.contains("\n2023-11-14T22:13:20.000000001Z line 1\n"), "{text}");
+    assert_eq!(
+        server.asked(),
+        [
+            "logs default/web \"\" tail None previous false",
+            "logs default/web \"app\" tail Some(3) previous true"
+        ]
+    );
+}
+
+#[test]
+fn a_reader_that_has_had_enough_is_no_failure() {
+    let server = Server::start();
+    let mut child = halectl(&server.socket(), &["logs", "-f", "web"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut first = Vec::new();
+    BufReader::new(child.stdout.take().unwrap()).read_until(b'\n', &mut first).unwrap();
+    assert_eq!(first, b"first \xff\n");
+    let (code, _, error) = ended(child.wait_with_output().unwrap());
+    assert_eq!((code, error.as_str()), (Some(0), ""));
+}
+
+#[test]
+fn events_come_as_they_happen_until_interrupted() {
+    let server = Server::start();
+    let mut child = halectl(&server.socket(), &["events", "-w", "--time", "offset", "web"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+    assert!(lines.next().unwrap().starts_with("TIME "));
+    assert!(lines.next().unwrap().starts_with("+0.0s "));
+    let words = lines.next().unwrap();
+    let words: Vec<_> = words.split_whitespace().collect();
+    assert_eq!(words, ["+1.5s", "Warning", "Unhealthy", "pod/web:app", "message", "1"]);
+    let pid = nix::unistd::Pid::from_raw(child.id() as i32);
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).unwrap();
+    assert_eq!(child.wait().unwrap().signal(), Some(2));
+
+    let table = well(&server, &["events"]);
+    assert!(table.starts_with("LAST SEEN "), "{table}");
+    assert_eq!(server.asked(), ["events default/web", "events default/"]);
+}
+
+#[test]
+fn exec_passes_on_output_and_code() {
+    let server = Server::start();
+    let output = halectl(&server.socket(), &["exec", "web", "-c", "app", "--", "42", "-l"])
+        .output()
+        .unwrap();
+    assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(42), &b"out\xff\n"[..]));
+    assert_eq!(output.stderr, b"err\n");
+    let (code, _, error) = run(&server, &["exec", "--timeout", "3", "web", "--", "0"]);
+    assert_eq!(
+        (code, error.as_str()),
+        (Some(0), "halectl: in container \"app\" of: app, side\nerr\n")
+    );
+    assert_eq!(server.asked(), ["exec a [\"42\", \"-l\"] 0", "exec a [\"0\"] 3"]);
+    assert_eq!(
+        badly(&server, &["exec", "web", "-c", "side", "--", "ls"]),
+        "halectl: container \"side\" of pod default/web is not running: Waiting\n"
+    );
+}
+
+#[test]
+fn every_pod_to_delete_is_tried() {
+    let server = Server::start();
+    let (code, out, error) =
+        run(&server, &["delete", "pod", "missing", "web", "--grace-period", "0"]);
+    assert_eq!((code, out.as_str()), (Some(1), "pod/web deleted\n"));
+    assert_eq!(error, "halectl: there is no pod default/missing\n");
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("p.yaml");
+    std::fs::write(
+        &file,
+        "kind: Pod\nmetadata: {name: a}\n---\nkind: Pod\nmetadata: {name: b, namespace: n}",
+    )
+    .unwrap();
+    assert_eq!(
+        well(&server, &["delete", "-f", file.to_str().unwrap()]),
+        "pod/a deleted\npod/b in namespace n deleted\n"
+    );
+    assert_eq!(
+        server.asked(),
+        [
+            "delete default/missing Some(0)",
+            "delete default/web Some(0)",
+            "delete default/a None",
+            "delete n/b None"
+        ]
+    );
+}
+
+#[test]
+fn an_archive_is_sent_whole_in_small_messages() {
+    let server = Server::start();
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("image.tar");
+    let bytes: Vec<u8> =
+        (0u32..3_500_001).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    std::fs::write(&file, &bytes).unwrap();
+    let sum = bytes.iter().fold(0u64, |sum, b| sum.wrapping_mul(31).wrapping_add(u64::from(*b)));
+    let expected = format!("import \"x:1\" {} {sum:x} ", bytes.len());
+    let printed = format!("docker.io/library/x:latest sha256:{}\n", "d".repeat(64));
+    let file = file.to_str().unwrap();
+    assert_eq!(well(&server, &["image", "import", "--name", "x:1", file]), printed);
+
+    // The same through a pipe.
+    let stdin = std::fs::File::open(file).unwrap();
+    let mut command = halectl(&server.socket(), &["image", "import", "--name", "x:1", "-"]);
+    assert_eq!(ended(command.stdin(stdin).output().unwrap()), (Some(0), printed, String::new()));
+    assert_eq!(server.asked(), [expected.clone(), expected]);
+}
+
+#[test]
+fn a_directory_is_sent_as_a_tar() {
+    let server = Server::start();
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir(dir.path().join("bin")).unwrap();
+    std::fs::write(dir.path().join("bin/sh"), "#!").unwrap();
+    let _listener = std::os::unix::net::UnixListener::bind(dir.path().join("sock")).unwrap();
+    let (code, _, error) =
+        run(&server, &["image", "import", "--name", "x", dir.path().to_str().unwrap()]);
+    assert_eq!((code, error.as_str()), (Some(0), "halectl: left out, being sockets: sock\n"));
+    let asked = server.asked();
+    assert!(asked[0].ends_with(" bin bin/sh") || asked[0].ends_with(" bin/ bin/sh"), "{asked:?}");
+}
+
+#[test]
+fn an_archive_that_cannot_be_read_to_its_end_never_looks_whole() {
+    let server = Server::start();
+    // Files of sysfs say they have a page and give less.
+    let directory = "/sys/class/net/lo/statistics";
+    let error = badly(&server, &["image", "import", "--name", "x", directory]);
+    assert!(error.starts_with(&format!("halectl: cannot read {directory}: ")), "{error}");
+    assert!(error.ends_with("it got shorter while it was read\n"), "{error}");
+    // Whether the stand-in noticed the break before it was stopped or not: it saw no end.
+    assert!(server.asked().iter().all(|asked| asked == "import broke"), "{:?}", server.asked());
+    assert_eq!(
+        badly(&server, &["image", "import", "/nowhere.tar"]),
+        "halectl: cannot read /nowhere.tar: No such file or directory (os error 2)\n"
+    );
+}
+
+#[test]
+fn an_import_that_is_refused_early_says_why() {
+    let server = Server::start();
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("image.tar");
+    std::fs::File::create(&file).unwrap().set_len(64 << 20).unwrap();
+    assert_eq!(
+        badly(&server, &["image", "import", "--name", "refused", file.to_str().unwrap()]),
+        "halectl: \"refused\" is no good name\n"
+    );
+}
+
+#[test]
+fn images_are_listed_pulled_and_removed() {
+    let server = Server::start();
+    assert_eq!(
+        well(&server, &["image", "ls"]),
+        "REFERENCE                          IMAGE ID       SIZE\n\
+         docker.io/library/busybox:latest   eeeeeeeeeeee   2.16MB\n"
+    );
+    assert_eq!(
+        well(&server, &["image", "pull", "busybox"]),
+        format!("sha256:{}\n", "e".repeat(64))
+    );
+    assert_eq!(badly(&server, &["image", "pull", "nginx"]), "halectl: no registry has \"nginx\"\n");
+    let (code, out, error) = run(&server, &["image", "rm", "bsybox", "busybox"]);
+    assert_eq!((code, out.as_str()), (Some(1), "busybox removed\n"));
+    assert_eq!(error, "halectl: image \"bsybox\" is not on this machine\n");
+    assert_eq!(server.asked(), ["rmi busybox"]);
+}
+
+#[test]
+fn both_versions_are_printed() {
+    let server = Server::start();
+    let own = env!("CARGO_PKG_VERSION");
+    assert_eq!(well(&server, &["version"]), format!("halectl  {own}\nhaled    9.9.9 (CRI v1)\n"));
+    let nowhere = halectl(Path::new("/nowhere.sock"), &["version"]).output().unwrap();
+    let (code, out, _) = ended(nowhere);
+    assert_eq!((code, out), (Some(1), format!("halectl  {own}\n")));
+}
+
+#[test]
+fn a_command_line_that_is_not_understood_is_code_2() {
+    let server = Server::start();
+    for args in [&["get", "nodes"][..], &["apply"], &["exec", "web", "ls"], &[]] {
+        let (code, out, error) = run(&server, args);
+        assert_eq!((code, out.as_str()), (Some(2), ""), "{args:?}: {error}");
+    }
+}

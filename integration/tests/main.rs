@@ -2,12 +2,14 @@
 //!
 //! They need root. Each test has a private root directory and unique names, so they run in
 //! parallel, and each removes what it made.
-#![allow(missing_docs)]
+#![allow(missing_docs, unreachable_pub)]
 
+mod architecture;
 mod cli;
-mod health;
+mod daemon;
 mod image;
+mod lifecycle;
 mod monitor;
-mod network;
 mod oci;
+mod protocol;
 mod store;

@@ -1,0 +1,405 @@
+//! A real haled on a private root directory, in network and mount namespaces of its own, with
+//! a cgroup of its own; and a CRI client for it.
+//!
+//! The namespaces are held by a process that outlives the daemon, so that a daemon can be
+//! killed and started again where it was.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use haled::proto::cri;
+use haled::proto::cri::image_service_client::ImageServiceClient;
+use haled::proto::cri::runtime_service_client::RuntimeServiceClient;
+use haled::proto::haled as wire;
+use haled::proto::haled::haled_client::HaledClient;
+use tonic::transport::{Channel, Endpoint};
+
+mod busybox;
+
+/// How long anything may take that should be quick; only there so that a failure ends.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The image every test has.
+pub const BUSYBOX: &str = "docker.io/library/busybox:latest";
+
+pub struct Daemon {
+    holder: Child,
+    process: Option<Child>,
+    dir: tempfile::TempDir,
+    cgroup: String,
+    settings: String,
+}
+
+impl Daemon {
+    /// Starts one with the built-in bridge and the busybox image.
+    pub async fn start() -> Self {
+        Self::start_with("").await
+    }
+
+    /// The same with more lines in its configuration.
+    pub async fn start_with(settings: &str) -> Self {
+        let dir = tempfile::Builder::new().prefix("haled-test-").tempdir().unwrap();
+        let name = dir.path().file_name().unwrap().to_str().unwrap().to_owned();
+        let ready = dir.path().join("namespaces-ready");
+        let holder = Command::new("unshare")
+            .args(["--net", "--mount", "--ipc", "--propagation", "private", "sh", "-c"])
+            .arg("ip link set lo up && : > \"$0\" && exec sleep 3600")
+            .arg(&ready)
+            .stdin(Stdio::null())
+            .spawn()
+            .expect("unshare(1) is there");
+        let mut daemon = Self {
+            holder,
+            process: None,
+            dir,
+            cgroup: format!("/{name}"),
+            settings: settings.to_owned(),
+        };
+        daemon.until("namespaces", || ready.exists()).await;
+        daemon.configure();
+        daemon.launch().await;
+        busybox::import(&daemon).await;
+        daemon
+    }
+
+    fn configure(&self) {
+        let text = format!(
+            "{}\n[runtime]\ncgroup_parent = \"{}\"\n[network]\ndefault_bridge = true\nconf_dir = \"{}\"\n\
+             [image]\ncerts_dirs = [\"{}\"]\n",
+            format_args!("helper_dir = \"{}\"\n", helper_dir().display()),
+            self.cgroup,
+            self.path("cni").display(),
+            self.path("certs.d").display(),
+        );
+        std::fs::write(self.path("config.toml"), text + &self.settings).unwrap();
+    }
+
+    /// Starts the daemon in its namespaces and waits until it serves.
+    pub async fn launch(&mut self) {
+        let log = std::fs::File::options()
+            .create(true)
+            .append(true)
+            .open(self.path("haled.log"))
+            .unwrap();
+        let child = Command::new("nsenter")
+            .args(["--net", "--mount", "--ipc", "--target", &self.holder.id().to_string()])
+            .arg(env!("CARGO_BIN_EXE_haled"))
+            .arg("--config")
+            .arg(self.path("config.toml"))
+            .arg("--root")
+            .arg(self.path("root"))
+            .arg("--state")
+            .arg(self.path("state"))
+            .arg("--listen")
+            .arg(self.socket())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        self.process = Some(child);
+        let began = Instant::now();
+        loop {
+            if let Some(status) = self.process.as_mut().unwrap().try_wait().unwrap() {
+                panic!("haled ended with {status}: {}", self.log());
+            }
+            if self.socket().exists()
+                && let Ok(mut client) = self.try_runtime().await
+                && client.version(cri::VersionRequest::default()).await.is_ok()
+            {
+                return;
+            }
+            assert!(began.elapsed() < PATIENCE, "haled does not serve: {}", self.log());
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// kill -9: nothing can be tidied up.
+    pub fn kill(&mut self) {
+        let mut process = self.process.take().expect("it runs");
+        process.kill().unwrap();
+        process.wait().unwrap();
+    }
+
+    /// SIGTERM; gives whether it ended with 0.
+    pub fn terminate(&mut self) -> bool {
+        let mut process = self.process.take().expect("it runs");
+        let pid = nix::unistd::Pid::from_raw(process.id().try_into().unwrap());
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+        process.wait().unwrap().success()
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    pub fn socket(&self) -> PathBuf {
+        self.path("haled.sock")
+    }
+
+    pub fn cgroup(&self) -> &str {
+        &self.cgroup
+    }
+
+    /// What the daemon has logged.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.path("haled.log")).unwrap_or_default()
+    }
+
+    /// A command in the daemon's own namespaces: what a process on the node would see.
+    pub fn on_node(&self, command: &str) -> Command {
+        let mut nsenter = Command::new("nsenter");
+        nsenter
+            .args(["--net", "--mount", "--ipc", "--target", &self.holder.id().to_string()])
+            .args(["sh", "-c", command])
+            .stdin(Stdio::null());
+        nsenter
+    }
+
+    async fn channel(&self) -> Result<Channel, tonic::transport::Error> {
+        let socket = self.socket();
+        Endpoint::from_static("http://localhost")
+            .connect_with_connector(tower::service_fn(move |_| {
+                let socket = socket.clone();
+                async move {
+                    let stream = tokio::net::UnixStream::connect(socket).await?;
+                    Ok::<_, std::io::Error>(hyper_util::rt::TokioIo::new(stream))
+                }
+            }))
+            .await
+    }
+
+    async fn try_runtime(&self) -> Result<RuntimeServiceClient<Channel>, tonic::transport::Error> {
+        let client = RuntimeServiceClient::new(self.channel().await?);
+        Ok(client.max_decoding_message_size(16 << 20))
+    }
+
+    pub async fn runtime(&self) -> RuntimeServiceClient<Channel> {
+        self.try_runtime().await.unwrap()
+    }
+
+    pub async fn images(&self) -> ImageServiceClient<Channel> {
+        ImageServiceClient::new(self.channel().await.unwrap())
+    }
+
+    pub async fn haled(&self) -> HaledClient<Channel> {
+        HaledClient::new(self.channel().await.unwrap())
+    }
+
+    /// Waits until `done`, looking often.
+    pub async fn until(&self, what: &str, mut done: impl FnMut() -> bool) {
+        let began = Instant::now();
+        while !done() {
+            assert!(began.elapsed() < PATIENCE, "never came: {what}\n{}", self.log());
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// A sandbox configuration with a network of its own.
+    pub fn sandbox(&self, name: &str) -> cri::PodSandboxConfig {
+        cri::PodSandboxConfig {
+            metadata: Some(cri::PodSandboxMetadata {
+                name: name.into(),
+                uid: format!("uid-{name}"),
+                namespace: "default".into(),
+                attempt: 0,
+            }),
+            hostname: name.into(),
+            log_directory: self.path("logs").join(name).to_str().unwrap().into(),
+            linux: Some(cri::LinuxPodSandboxConfig {
+                cgroup_parent: self.cgroup.clone(),
+                security_context: Some(cri::LinuxSandboxSecurityContext {
+                    namespace_options: Some(cri::NamespaceOption {
+                        pid: cri::NamespaceMode::Container.into(),
+                        ..Default::default()
+                    }),
+                    ..Default::default()
+                }),
+                ..Default::default()
+            }),
+            ..Default::default()
+        }
+    }
+
+    /// Runs a sandbox and gives its id.
+    pub async fn run(&self, config: &cri::PodSandboxConfig) -> String {
+        let request = cri::RunPodSandboxRequest {
+            config: Some(config.clone()),
+            runtime_handler: String::new(),
+        };
+        let response = self.runtime().await.run_pod_sandbox(request).await;
+        response
+            .unwrap_or_else(|error| panic!("{error}\n{}", self.log()))
+            .into_inner()
+            .pod_sandbox_id
+    }
+
+    /// A container that runs `script` in a shell.
+    pub fn container(&self, name: &str, script: &str) -> cri::ContainerConfig {
+        cri::ContainerConfig {
+            metadata: Some(cri::ContainerMetadata { name: name.into(), attempt: 0 }),
+            image: Some(cri::ImageSpec { image: BUSYBOX.into(), ..Default::default() }),
+            command: vec!["/bin/sh".into(), "-c".into(), script.into()],
+            log_path: format!("{name}/0.log"),
+            ..Default::default()
+        }
+    }
+
+    /// Creates and starts a container, and gives its id.
+    pub async fn run_container(&self, sandbox: &str, config: cri::ContainerConfig) -> String {
+        let id = self.create(sandbox, config).await.unwrap();
+        let request = cri::StartContainerRequest { container_id: id.clone() };
+        if let Err(error) = self.runtime().await.start_container(request).await {
+            panic!("{error}\n{}", self.log());
+        }
+        id
+    }
+
+    pub async fn create(
+        &self,
+        sandbox: &str,
+        config: cri::ContainerConfig,
+    ) -> Result<String, tonic::Status> {
+        let request = cri::CreateContainerRequest {
+            pod_sandbox_id: sandbox.into(),
+            config: Some(config),
+            sandbox_config: None,
+        };
+        Ok(self.runtime().await.create_container(request).await?.into_inner().container_id)
+    }
+
+    pub async fn status(&self, container: &str) -> cri::ContainerStatus {
+        let request =
+            cri::ContainerStatusRequest { container_id: container.into(), verbose: false };
+        let response = self.runtime().await.container_status(request).await;
+        response.unwrap().into_inner().status.unwrap()
+    }
+
+    /// Waits until a container has exited.
+    pub async fn exited(&self, container: &str) -> cri::ContainerStatus {
+        let began = Instant::now();
+        loop {
+            let status = self.status(container).await;
+            if status.state() == cri::ContainerState::ContainerExited {
+                return status;
+            }
+            assert!(began.elapsed() < PATIENCE, "it does not exit: {status:?}\n{}", self.log());
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// Every container of a sandbox, the newest first.
+    pub async fn containers(&self, sandbox: &str) -> Vec<cri::Container> {
+        let filter = cri::ContainerFilter { pod_sandbox_id: sandbox.into(), ..Default::default() };
+        let request = cri::ListContainersRequest { filter: Some(filter) };
+        self.runtime().await.list_containers(request).await.unwrap().into_inner().containers
+    }
+
+    /// Runs a command in a container: exit code and standard output.
+    pub async fn exec(&self, container: &str, command: &[&str]) -> (i32, String) {
+        let response = self.try_exec(container, command, 0).await;
+        let response = response.unwrap_or_else(|error| panic!("{error}\n{}", self.log()));
+        (response.exit_code, String::from_utf8_lossy(&response.stdout).into_owned())
+    }
+
+    pub async fn try_exec(
+        &self,
+        container: &str,
+        command: &[&str],
+        timeout: i64,
+    ) -> Result<cri::ExecSyncResponse, tonic::Status> {
+        let request = cri::ExecSyncRequest {
+            container_id: container.into(),
+            cmd: command.iter().map(ToString::to_string).collect(),
+            timeout,
+        };
+        Ok(self.runtime().await.exec_sync(request).await?.into_inner())
+    }
+
+    pub async fn stop(&self, container: &str, timeout: i64) {
+        let request = cri::StopContainerRequest { container_id: container.into(), timeout };
+        self.runtime().await.stop_container(request).await.unwrap();
+    }
+
+    pub async fn remove_pod(&self, sandbox: &str) {
+        let request = cri::RemovePodSandboxRequest { pod_sandbox_id: sandbox.into() };
+        if let Err(error) = self.runtime().await.remove_pod_sandbox(request).await {
+            panic!("{error}\n{}", self.log());
+        }
+    }
+
+    pub async fn pod_ip(&self, sandbox: &str) -> String {
+        let request =
+            cri::PodSandboxStatusRequest { pod_sandbox_id: sandbox.into(), verbose: false };
+        let response = self.runtime().await.pod_sandbox_status(request).await.unwrap();
+        response.into_inner().status.unwrap().network.unwrap().ip
+    }
+
+    /// The lines of a container's log without their time, stream and tag.
+    pub fn log_lines(&self, pod: &str, path: &str) -> Vec<String> {
+        let path = self.path("logs").join(pod).join(path);
+        let text = std::fs::read(path).unwrap_or_default();
+        let mut lines = vec![String::new()];
+        for line in String::from_utf8_lossy(&text).lines() {
+            let mut parts = line.splitn(4, ' ');
+            let (tag, content) = (parts.nth(2).unwrap_or("F"), parts.next().unwrap_or(""));
+            lines.last_mut().unwrap().push_str(content);
+            if tag == "F" {
+                lines.push(String::new());
+            }
+        }
+        lines.pop();
+        lines
+    }
+
+    /// Applies a manifest.
+    pub async fn apply(&self, manifest: &str) -> Result<wire::ApplyResponse, tonic::Status> {
+        let request = wire::ApplyRequest {
+            manifest: manifest.as_bytes().to_vec().into(),
+            source: "test.yaml".into(),
+        };
+        Ok(self.haled().await.apply(request).await?.into_inner())
+    }
+
+    /// A pod as halectl sees it.
+    pub async fn pod(&self, name: &str) -> Option<wire::Pod> {
+        let request = wire::ListPodsRequest { namespace: String::new(), name: name.into() };
+        self.haled().await.list_pods(request).await.unwrap().into_inner().pods.pop()
+    }
+}
+
+/// Where haled-monitor and haled-pause have been built (`make helpers`).
+pub fn helper_dir() -> PathBuf {
+    let dir = std::env::var_os("HALED_HELPER_DIR")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("target/helper"), PathBuf::from);
+    assert!(dir.join("haled-pause").is_file(), "run `make helpers` first: {}", dir.display());
+    dir
+}
+
+impl Drop for Daemon {
+    /// Ends every process of the test by pid, whatever state the test left it in.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("--- haled's log:\n{}", self.log());
+        }
+        if let Some(mut process) = self.process.take() {
+            drop(process.kill());
+            drop(process.wait());
+        }
+        // Monitors first, so that nothing is reaped or recorded any more.
+        for dir in std::fs::read_dir(self.path("state/pods")).into_iter().flatten().flatten() {
+            if let Ok(pid) = std::fs::read_to_string(dir.path().join("monitor.pid"))
+                && let Ok(pid) = pid.trim().parse()
+            {
+                let pid = nix::unistd::Pid::from_raw(pid);
+                nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).ok();
+            }
+        }
+        drop(haled::sys::cgroup::kill(&self.cgroup));
+        drop(haled::sys::cgroup::remove(&self.cgroup));
+        // With the last process the namespaces go, and with them mounts and interfaces.
+        drop(self.holder.kill());
+        drop(self.holder.wait());
+    }
+}

@@ -1,1 +1,0 @@
-//! Tests of `health` with the real parts.

@@ -1,1 +1,0 @@
-//! Tests of `network` with the real parts.
