@@ -1,0 +1,82 @@
+# haled: everything that is done with this tree. `make` lists it.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+CARGO ?= cargo
+# What Cargo.toml says under rust-version.
+RUST_LEAST := $(shell sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
+
+# To run pods, and to make an image without a registry.
+DEMO_PACKAGES := runc containernetworking-plugins iptables iproute2 busybox-static util-linux
+# The tests' registry, and what they look at the network with.
+TEST_PACKAGES := $(DEMO_PACKAGES) docker-registry jq conntrack curl procps
+
+# haled-monitor and haled-pause, static: the target `helpers`.
+-include helpers.mk
+HALED_HELPER_DIR ?= target/helper
+export HALED_HELPER_DIR := $(abspath $(HALED_HELPER_DIR))
+
+.PHONY: help
+help: ## list the targets
+	@echo 'haled: a container runtime that heals the pods it runs'
+	@echo
+	@grep -hE '^[a-z-]+:.*## ' Makefile $(wildcard helpers.mk) \
+	  | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' \
+	  | while IFS=$$'\t' read -r name text; do printf '  make %-14s %s\n' "$$name" "$$text"; done
+
+.PHONY: toolchain
+toolchain: # cargo, new enough, and a C compiler for SQLite and zstd
+	@if ! command -v $(CARGO) >/dev/null; then \
+	  echo 'haled needs Rust $(RUST_LEAST) or later and there is no $(CARGO) in PATH.' >&2; \
+	  echo 'Get it with rustup (your distribution may package it: rustup toolchain install stable).' >&2; \
+	  [ "$$(id -u)" -ne 0 ] || [ -z "$${SUDO_USER:-}" ] \
+	    || echo "Under sudo, PATH is root's: run make as $$SUDO_USER, it asks for root where it must." >&2; \
+	  exit 1; \
+	fi
+	@have=$$($(CARGO) --version | cut -d' ' -f2); \
+	if [ "$$(printf '%s\n' $(RUST_LEAST) "$$have" | sort -V | head -n1)" != $(RUST_LEAST) ]; then \
+	  echo "haled needs Rust $(RUST_LEAST) or later, this is $$have: rustup update stable" >&2; \
+	  exit 1; \
+	fi
+	@command -v cc >/dev/null || integration/packages build-essential pkg-config
+
+.PHONY: setup-demo
+setup-demo: toolchain ## install what the demo needs
+	@integration/packages $(DEMO_PACKAGES)
+
+.PHONY: setup
+setup: toolchain ## install what the demo and the tests need, and say what is installed
+	@integration/packages $(TEST_PACKAGES)
+
+.PHONY: build
+build: toolchain ## build haled and halectl for use, into target/release
+	$(CARGO) build --release --bin haled --bin halectl
+
+.PHONY: check
+check: toolchain ## formatting, lints, docs, arrows between rooms, unit tests
+	$(CARGO) fmt --check
+	$(CARGO) clippy --all-targets -- -D warnings
+	RUSTDOCFLAGS='-D rustdoc::broken_intra_doc_links' $(CARGO) doc --no-deps --lib --quiet
+	$(CARGO) test --quiet --lib
+	$(CARGO) test --quiet --test integration architecture::
+	@if command -v cargo-deny >/dev/null; then $(CARGO) deny check; \
+	else echo 'note: cargo-deny is not installed: licences and advisories were not checked'; fi
+
+.PHONY: test
+test: setup helpers ## unit and integration tests with the real kernel, runc, CNI and registry (root)
+	@CARGO='$(CARGO)' integration/test
+
+.PHONY: demo
+demo: setup-demo build helpers ## run a pod, see its liveness probe fail and the pod heal (FAST=1: shorter)
+	@FAST='$(FAST)' integration/demo
+
+.PHONY: conformance
+conformance: setup build helpers ## crictl's pod life and critest (needs the go command)
+	HALED=$(abspath target/release/haled) HALED_HELPERS=$(HALED_HELPER_DIR) integration/conformance/run
+
+.PHONY: clean
+clean: ## remove everything that was built
+	$(CARGO) clean
