@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 
 use serde_json::json;
-use tonic::Status;
 
 use super::Face;
 use crate::proto::cri;
@@ -101,7 +100,7 @@ impl Face {
     /// The pod CIDR of a kubelet that manages one: CNI configurations bring their own.
     pub(super) fn update_runtime_config(
         request: &cri::UpdateRuntimeConfigRequest,
-    ) -> Result<cri::UpdateRuntimeConfigResponse, Status> {
+    ) -> cri::UpdateRuntimeConfigResponse {
         let network = request.runtime_config.as_ref().and_then(|c| c.network_config.as_ref());
         if let Some(network) = network.filter(|network| !network.pod_cidr.is_empty()) {
             tracing::info!(
@@ -109,6 +108,6 @@ impl Face {
                 "the pod CIDR is left to the CNI configuration"
             );
         }
-        Ok(cri::UpdateRuntimeConfigResponse {})
+        cri::UpdateRuntimeConfigResponse {}
     }
 }

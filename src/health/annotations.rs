@@ -103,13 +103,12 @@ fn unknown(domain: &str, name: &str) -> String {
         let domains = PROBES.iter().map(|(probe, _)| *probe);
         nearest(domain, domains).map(|near| format!("{near}/{name}"))
     };
-    match known {
-        Some(known) => format!("unknown key, did you mean \"{known}\"?"),
-        None => {
-            let probes: Vec<String> =
-                PROBES.iter().map(|(probe, _)| format!("{probe}/<container>")).collect();
-            format!("unknown key; there are {}, {RESTART_POLICY} and {HEAL}", probes.join(", "))
-        }
+    if let Some(known) = known {
+        format!("unknown key, did you mean \"{known}\"?")
+    } else {
+        let probes: Vec<String> =
+            PROBES.iter().map(|(probe, _)| format!("{probe}/<container>")).collect();
+        format!("unknown key; there are {}, {RESTART_POLICY} and {HEAL}", probes.join(", "))
     }
 }
 

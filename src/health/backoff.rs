@@ -63,8 +63,8 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
     const SETTINGS: BackoffSettings = BackoffSettings {
         initial: Duration::from_secs(10),
-        max: Duration::from_secs(300),
-        reset: Duration::from_secs(600),
+        max: Duration::from_mins(5),
+        reset: Duration::from_mins(10),
     };
 
     #[test]

@@ -23,7 +23,7 @@ use crate::pod::{self, Pods};
 use crate::store::{self, Store};
 
 /// Between tries to bring a pod up, growing to the second.
-const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(1));
 /// How often a pod's task looks whether its sandbox is still there.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -430,7 +430,6 @@ fn new_uid() -> String {
     getrandom::fill(&mut bytes).expect("the kernel gives random bytes once it has booted");
     bytes[6] = bytes[6] & 0x0f | 0x40;
     bytes[8] = bytes[8] & 0x3f | 0x80;
-    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-    let [a, b, c, d, e] = [&bytes[..4], &bytes[4..6], &bytes[6..8], &bytes[8..10], &bytes[10..]];
-    format!("{}-{}-{}-{}-{}", hex(a), hex(b), hex(c), hex(d), hex(e))
+    let hex = format!("{:032x}", u128::from_be_bytes(bytes));
+    [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-")
 }

@@ -16,7 +16,7 @@ pub(super) fn expand<'v>(text: &str, value: impl Fn(&str) -> Option<&'v str>) ->
         {
             match value(name) {
                 Some(value) => out.push_str(value),
-                None => out.push_str(&format!("$({name})")),
+                None => out.extend(["$(", name, ")"]),
             }
             rest = after;
         } else {

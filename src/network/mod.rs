@@ -80,11 +80,16 @@ pub struct Attached {
     pub result: serde_json::Value,
 }
 
+/// ` (one) (two)`.
+fn in_brackets(reasons: &[String]) -> String {
+    reasons.iter().flat_map(|why| [" (", why, ")"]).collect()
+}
+
 /// Why a network operation failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// There is no usable configuration.
-    #[error("no CNI configuration in {}{}: install a network plugin or set network.default_bridge = true", dir.display(), broken.iter().map(|why| format!(" ({why})")).collect::<String>())]
+    #[error("no CNI configuration in {}{}: install a network plugin or set network.default_bridge = true", dir.display(), in_brackets(broken))]
     NoConfiguration {
         /// Where it was looked for.
         dir: PathBuf,

@@ -47,21 +47,19 @@ impl Call<'_> {
             .spawn()
             .map_err(|error| self.failed(format!("{} can't be run: {error}", path.display())))?;
         let group = child.id();
-        match timeout(LIMIT, self.talk(&mut child)).await {
-            Ok(done) => done,
-            Err(_) => {
-                // With its IPAM plugin and whatever else it has started.
-                if let Some(group) = group.and_then(|pid| i32::try_from(pid).ok()) {
-                    let group = nix::unistd::Pid::from_raw(group);
-                    let killed = nix::sys::signal::killpg(group, nix::sys::signal::Signal::SIGKILL);
-                    if let Err(error) = killed {
-                        tracing::warn!(plugin = self.plugin, %error, "cannot kill a hanging plugin");
-                    }
+        if let Ok(done) = timeout(LIMIT, self.talk(&mut child)).await {
+            done
+        } else {
+            // With its IPAM plugin and whatever else it has started.
+            if let Some(group) = group.and_then(|pid| i32::try_from(pid).ok()) {
+                let group = nix::unistd::Pid::from_raw(group);
+                let killed = nix::sys::signal::killpg(group, nix::sys::signal::Signal::SIGKILL);
+                if let Err(error) = killed {
+                    tracing::warn!(plugin = self.plugin, %error, "cannot kill a hanging plugin");
                 }
-                drop(child.wait().await);
-                Err(self
-                    .failed(format!("it did not end within {} s and was killed", LIMIT.as_secs())))
             }
+            drop(child.wait().await);
+            Err(self.failed(format!("it did not end within {} s and was killed", LIMIT.as_secs())))
         }
     }
 

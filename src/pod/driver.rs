@@ -33,7 +33,7 @@ use crate::oci::Runtime;
 /// Events that may wait for the driver; senders wait when it is full.
 const INBOX: usize = 256;
 /// Between tries to take a sandbox down, growing to the second.
-const TAKE_DOWN_RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+const TAKE_DOWN_RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(1));
 /// After SIGKILL, until the callers are told that the container won't die.
 pub(super) const GIVE_UP: Duration = Duration::from_secs(30);
 

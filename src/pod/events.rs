@@ -32,10 +32,13 @@ pub struct Event {
     pub count: u32,
 }
 
+/// By namespace and pod name, oldest first.
+type Kept = HashMap<(String, String), VecDeque<Event>>;
+
 /// The events of every pod. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Events {
-    kept: Arc<Mutex<HashMap<(String, String), VecDeque<Event>>>>,
+    kept: Arc<Mutex<Kept>>,
     told: broadcast::Sender<Event>,
 }
 

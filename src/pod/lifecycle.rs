@@ -335,21 +335,15 @@ impl Driver {
             return;
         }
         let kill_at = Instant::now() + grace;
-        match &mut container.stopping {
-            Some(stopping) => {
-                if stopping.kill_at.is_some_and(|at| at > kill_at) {
-                    stopping.kill_at = Some(kill_at);
-                }
+        if let Some(stopping) = &mut container.stopping {
+            if stopping.kill_at.is_some_and(|at| at > kill_at) {
+                stopping.kill_at = Some(kill_at);
             }
-            None => {
-                container.stopping = Some(Stopping {
-                    kill_at: Some(kill_at),
-                    give_up_at: None,
-                    waiters: Vec::new(),
-                });
-                if !grace.is_zero() {
-                    self.send_stop(at);
-                }
+        } else {
+            container.stopping =
+                Some(Stopping { kill_at: Some(kill_at), give_up_at: None, waiters: Vec::new() });
+            if !grace.is_zero() {
+                self.send_stop(at);
             }
         }
     }

@@ -72,10 +72,10 @@ pub async fn recover(services: Arc<Services>) -> Result<Pods, Error> {
     match services.images.release_all_but(&live).await {
         Ok(gone) if gone.is_empty() => {}
         Ok(gone) => {
-            tracing::info!(count = gone.len(), "removed root file systems without a container")
+            tracing::info!(count = gone.len(), "removed root file systems without a container");
         }
         Err(error) => {
-            tracing::error!(%error, "cannot remove root file systems without a container")
+            tracing::error!(%error, "cannot remove root file systems without a container");
         }
     }
     for runtime in services.runtimes.values() {

@@ -68,7 +68,7 @@ impl Pods {
         let runtime = self.runtime(&config.runtime_handler)?;
         let handle = {
             let mut table = self.write();
-            let id = random_id(|bytes| SandboxId::from_random(bytes));
+            let id = random_id(SandboxId::from_random);
             match table.names.entry(name_of(&config)) {
                 Entry::Occupied(there) => {
                     let id = there.get().clone();
@@ -233,7 +233,7 @@ impl Pods {
 
     /// A new container's id, known from now on.
     pub(super) fn new_container(&self, sandbox: &SandboxId) -> ContainerId {
-        let id = random_id(|bytes| ContainerId::from_random(bytes));
+        let id = random_id(ContainerId::from_random);
         self.write().containers.insert(id.clone(), sandbox.clone());
         id
     }
