@@ -2,14 +2,18 @@
 //!
 //! They need root. Each test has a private root directory and unique names, so they run in
 //! parallel, and each removes what it made.
-#![allow(missing_docs, unreachable_pub)]
+#![allow(missing_docs, unreachable_pub, clippy::large_futures)]
 
 mod architecture;
 mod cli;
 mod daemon;
+mod healing;
 mod image;
 mod lifecycle;
+mod logs;
 mod monitor;
+mod network;
 mod oci;
 mod protocol;
 mod store;
+mod survival;

@@ -18,7 +18,7 @@ use tonic::transport::{Channel, Endpoint};
 mod busybox;
 
 /// How long anything may take that should be quick; only there so that a failure ends.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_mins(1);
 
 /// The image every test has.
 pub const BUSYBOX: &str = "docker.io/library/busybox:latest";
@@ -28,7 +28,6 @@ pub struct Daemon {
     process: Option<Child>,
     dir: tempfile::TempDir,
     cgroup: String,
-    settings: String,
 }
 
 impl Daemon {
@@ -39,6 +38,15 @@ impl Daemon {
 
     /// The same with more lines in its configuration.
     pub async fn start_with(settings: &str) -> Self {
+        Self::start_so("default_bridge = true", settings).await
+    }
+
+    /// The same with no network at all.
+    pub async fn start_without_network() -> Self {
+        Self::start_so("", "").await
+    }
+
+    async fn start_so(network: &str, settings: &str) -> Self {
         let dir = tempfile::Builder::new().prefix("haled-test-").tempdir().unwrap();
         let name = dir.path().file_name().unwrap().to_str().unwrap().to_owned();
         let ready = dir.path().join("namespaces-ready");
@@ -49,30 +57,24 @@ impl Daemon {
             .stdin(Stdio::null())
             .spawn()
             .expect("unshare(1) is there");
-        let mut daemon = Self {
-            holder,
-            process: None,
-            dir,
-            cgroup: format!("/{name}"),
-            settings: settings.to_owned(),
-        };
+        let mut daemon = Self { holder, process: None, dir, cgroup: format!("/{name}") };
         daemon.until("namespaces", || ready.exists()).await;
-        daemon.configure();
+        daemon.configure(network, settings);
         daemon.launch().await;
         busybox::import(&daemon).await;
         daemon
     }
 
-    fn configure(&self) {
+    fn configure(&self, network: &str, settings: &str) {
         let text = format!(
-            "{}\n[runtime]\ncgroup_parent = \"{}\"\n[network]\ndefault_bridge = true\nconf_dir = \"{}\"\n\
+            "{}\n[runtime]\ncgroup_parent = \"{}\"\n[network]\n{network}\nconf_dir = \"{}\"\n\
              [image]\ncerts_dirs = [\"{}\"]\n",
             format_args!("helper_dir = \"{}\"\n", helper_dir().display()),
             self.cgroup,
             self.path("cni").display(),
             self.path("certs.d").display(),
         );
-        std::fs::write(self.path("config.toml"), text + &self.settings).unwrap();
+        std::fs::write(self.path("config.toml"), text + settings).unwrap();
     }
 
     /// Starts the daemon in its namespaces and waits until it serves.
@@ -236,7 +238,7 @@ impl Daemon {
     }
 
     /// A container that runs `script` in a shell.
-    pub fn container(&self, name: &str, script: &str) -> cri::ContainerConfig {
+    pub fn container(name: &str, script: &str) -> cri::ContainerConfig {
         cri::ContainerConfig {
             metadata: Some(cri::ContainerMetadata { name: name.into(), attempt: 0 }),
             image: Some(cri::ImageSpec { image: BUSYBOX.into(), ..Default::default() }),
@@ -294,6 +296,56 @@ impl Daemon {
         let filter = cri::ContainerFilter { pod_sandbox_id: sandbox.into(), ..Default::default() };
         let request = cri::ListContainersRequest { filter: Some(filter) };
         self.runtime().await.list_containers(request).await.unwrap().into_inner().containers
+    }
+
+    /// Every sandbox.
+    pub async fn pods(&self) -> Vec<cri::PodSandbox> {
+        let request = cri::ListPodSandboxRequest::default();
+        self.runtime().await.list_pod_sandbox(request).await.unwrap().into_inner().items
+    }
+
+    /// Waits until there is no sandbox.
+    pub async fn no_pods(&self) {
+        let began = Instant::now();
+        while !self.pods().await.is_empty() {
+            assert!(began.elapsed() < PATIENCE, "a pod stays: {}", self.log());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Waits until a container runs as this attempt, and gives its id.
+    pub async fn attempt(&self, sandbox: &str, name: &str, attempt: u32) -> String {
+        let began = Instant::now();
+        loop {
+            let all = self.containers(sandbox).await;
+            let running = all.iter().find(|container| {
+                container.state() == cri::ContainerState::ContainerRunning
+                    && container
+                        .metadata
+                        .as_ref()
+                        .is_some_and(|meta| meta.name == name && meta.attempt == attempt)
+            });
+            if let Some(running) = running {
+                return running.id.clone();
+            }
+            let log = self.log();
+            assert!(began.elapsed() < PATIENCE, "no attempt {attempt} of {name}: {all:?}\n{log}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Waits until a running container's status gives this reason.
+    pub async fn reason(&self, container: &str, wanted: &str) {
+        let began = Instant::now();
+        loop {
+            let status = self.status(container).await;
+            if status.reason == wanted {
+                return;
+            }
+            let log = self.log();
+            assert!(began.elapsed() < PATIENCE, "not {wanted}: {status:?}\n{log}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 
     /// Runs a command in a container: exit code and standard output.
@@ -360,6 +412,50 @@ impl Daemon {
             source: "test.yaml".into(),
         };
         Ok(self.haled().await.apply(request).await?.into_inner())
+    }
+
+    /// No process, mount, interface but the bridge, rule, cgroup or file of a pod.
+    pub async fn nothing_is_left(&self) {
+        self.until("an empty cgroup", || {
+            haled::sys::cgroup::processes(self.cgroup()).is_ok_and(|all| all.is_empty())
+        })
+        .await;
+        let pods = std::fs::read_dir(self.path("state/pods")).unwrap().count();
+        assert_eq!(pods, 0, "run directories are left");
+        let rootfs = self.path("root/images/rootfs");
+        assert_eq!(
+            std::fs::read_dir(rootfs).map_or(0, Iterator::count),
+            0,
+            "root file systems are left"
+        );
+        let see = |command: &str| {
+            let output = self.on_node(command).output().unwrap();
+            String::from_utf8_lossy(&output.stdout).into_owned()
+        };
+        let dir = self.path("").display().to_string();
+        let mounts = see("cat /proc/self/mountinfo");
+        assert!(!mounts.contains(&dir), "mounts are left: {mounts}");
+        assert!(!see("ip -o link").contains("veth"), "an interface is left");
+        assert!(!see("iptables-save").contains("CNI-DN-"), "port mappings are left");
+        let addresses = see(&format!("ls {dir}/root/network/addresses/haled-bridge"));
+        assert!(!addresses.contains("10."), "addresses are left: {addresses}");
+    }
+
+    /// Waits until the only container of a manifest's pod is healthy after so many restarts.
+    pub async fn settled(&self, pod: &str, restarts: u32) -> wire::Container {
+        let began = Instant::now();
+        loop {
+            let there = self.pod(pod).await;
+            if let Some(container) = there.as_ref().and_then(|pod| pod.containers.first())
+                && container.restart_count == restarts
+                && container.reason == "Healthy"
+            {
+                return container.clone();
+            }
+            let log = self.log();
+            assert!(began.elapsed() < PATIENCE, "not healthy after {restarts}: {there:?}\n{log}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 
     /// A pod as halectl sees it.

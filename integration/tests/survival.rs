@@ -1,0 +1,127 @@
+//! kill -9 of the daemon while pods run: nothing stops, nothing is lost.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use haled::proto::cri;
+
+use crate::daemon::Daemon;
+
+#[tokio::test]
+async fn pods_run_on_and_everything_is_known_afterwards() {
+    let mut daemon = Daemon::start().await;
+    let probe = r#"{"exec": {"command": ["ls", "/tmp/healthy"]}, "periodMilliseconds": 200, "failureThreshold": 2, "terminationGracePeriodSeconds": 2}"#;
+    let mut config = daemon.sandbox("survivor");
+    config.annotations = HashMap::from([
+        ("liveness.haled/app".to_owned(), probe.to_owned()),
+        ("haled/heal".to_owned(), "restart".to_owned()),
+    ]);
+    let pod = daemon.run(&config).await;
+    let script = "touch /tmp/healthy; trap 'exit 3' TERM; while true; do sleep 0.1; done";
+    let first = daemon.run_container(&pod, Daemon::container("app", script)).await;
+    daemon.exec(&first, &["rm", "/tmp/healthy"]).await;
+    let second = daemon.attempt(&pod, "app", 1).await;
+
+    let ticks = "i=0; while true; do i=$((i+1)); echo $i; sleep 0.05; done";
+    let ticker = daemon.run_container(&pod, Daemon::container("ticker", ticks)).await;
+    let ends = "while ! test -e /tmp/end; do sleep 0.05; done; exit 7";
+    let ender = daemon.run_container(&pod, Daemon::container("ender", ends)).await;
+    let (before_first, before_second) = (daemon.status(&first).await, daemon.status(&second).await);
+    let (before_ticker, address) = (daemon.status(&ticker).await, daemon.pod_ip(&pod).await);
+
+    // What is to end while the daemon is away is told so beforehand, and heeds it later.
+    daemon.exec(&ender, &["sh", "-c", "(sleep 0.5; touch /tmp/end) >/dev/null 2>&1 &"]).await;
+    daemon.kill();
+    let lines = daemon.log_lines("survivor", "ticker/0.log").len();
+    daemon.until("ticks", || daemon.log_lines("survivor", "ticker/0.log").len() > lines + 20).await;
+    daemon.launch().await;
+
+    let ended = daemon.exited(&ender).await;
+    assert_eq!((ended.exit_code, ended.reason.as_str()), (7, "Error"));
+    assert!(ended.finished_at > ended.started_at);
+    assert_eq!(daemon.status(&ticker).await, before_ticker);
+    assert_eq!(daemon.status(&first).await, before_first);
+    let mut after_second = daemon.status(&second).await;
+    // Its health begins anew.
+    (after_second.reason, after_second.message) =
+        (before_second.reason.clone(), before_second.message.clone());
+    assert_eq!(after_second, before_second);
+    assert_eq!(daemon.pod_ip(&pod).await, address);
+    let ticks: Vec<usize> = daemon
+        .log_lines("survivor", "ticker/0.log")
+        .iter()
+        .map(|line| line.parse().unwrap())
+        .collect();
+    assert!(ticks.iter().copied().eq(1..=ticks.len()), "a line is missing: {ticks:?}");
+
+    // Probing goes on, and what is unhealthy is healed as the next attempt.
+    daemon.exec(&second, &["rm", "/tmp/healthy"]).await;
+    let third = daemon.attempt(&pod, "app", 2).await;
+    assert_eq!(daemon.status(&second).await.reason, "LivenessProbeFailed");
+    assert_eq!(daemon.exec(&third, &["echo", "hi"]).await, (0, "hi\n".to_owned()));
+    daemon.remove_pod(&pod).await;
+    daemon.nothing_is_left().await;
+}
+
+#[tokio::test]
+async fn sigterm_ends_the_daemon_and_leaves_pods_running() {
+    let mut daemon = Daemon::start().await;
+    let pod = daemon.run(&daemon.sandbox("stays")).await;
+    let id = daemon.run_container(&pod, Daemon::container("app", "exec sleep 600")).await;
+    let before = daemon.status(&id).await;
+    assert!(daemon.terminate(), "it ends with 0: {}", daemon.log());
+    assert!(!daemon.socket().exists(), "its socket is gone");
+    daemon.launch().await;
+    assert_eq!(daemon.status(&id).await, before);
+    assert_eq!(daemon.exec(&id, &["true"]).await.0, 0);
+}
+
+#[tokio::test]
+async fn a_second_daemon_on_the_same_root_is_refused() {
+    let daemon = Daemon::start().await;
+    let command = format!(
+        "{} --config {} --root {} --state {} --listen {}",
+        env!("CARGO_BIN_EXE_haled"),
+        daemon.path("config.toml").display(),
+        daemon.path("root").display(),
+        daemon.path("state").display(),
+        daemon.path("second.sock").display(),
+    );
+    let output = daemon.on_node(&command).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success());
+    assert!(said.contains(daemon.path("root").to_str().unwrap()), "{said}");
+    assert!(said.contains("another haled"), "{said}");
+    daemon.runtime().await.version(cri::VersionRequest::default()).await.unwrap();
+}
+
+/// Killed at moments spread over the whole of a pod's life: whatever is there afterwards is
+/// consistent, and can be removed without a trace.
+#[tokio::test]
+async fn killed_at_any_moment_it_recovers() {
+    let mut daemon = Daemon::start().await;
+    for round in 0..12u64 {
+        let config = daemon.sandbox(&format!("round-{round}"));
+        let life = async {
+            let pod = daemon.run(&config).await;
+            let id = daemon.run_container(&pod, Daemon::container("app", "exec sleep 600")).await;
+            daemon.stop(&id, 0).await;
+            daemon.remove_pod(&pod).await;
+        };
+        // A whole life takes about half a second in a debug build.
+        let moment = Duration::from_millis(20 + round * 50);
+        let life = std::panic::AssertUnwindSafe(tokio::time::timeout(moment, life));
+        drop(futures_util::FutureExt::catch_unwind(life).await);
+        daemon.kill();
+        daemon.launch().await;
+        for pod in daemon.pods().await {
+            for container in daemon.containers(&pod.id).await {
+                daemon.status(&container.id).await;
+            }
+            daemon.remove_pod(&pod.id).await;
+        }
+        let all = daemon.containers("").await;
+        assert!(all.is_empty(), "containers without a pod: {all:?}");
+        daemon.nothing_is_left().await;
+    }
+}
