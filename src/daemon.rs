@@ -3,6 +3,7 @@
 //!
 //! No policy is here. Pods go on running when this ends.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -60,7 +61,11 @@ async fn serve(config: Config) -> Result<(), String> {
     for dir in [&config.root, &config.state] {
         make_private(dir).map_err(|error| format!("cannot make {}: {error}", dir.display()))?;
     }
-    let lock = RootLock::take(&config.root).map_err(|error| text(&error))?;
+    let mut locks = vec![RootLock::take(&config.root).map_err(|error| text(&error))?];
+    if config.state != config.root {
+        // Another root directory with this state would take its pods for strays.
+        locks.push(RootLock::take(&config.state).map_err(|error| text(&error))?);
+    }
     let store = Store::open(&config.root.join("haled.db")).map_err(|error| text(&error))?;
     let images = Images::open(
         image::Settings {
@@ -85,8 +90,17 @@ async fn serve(config: Config) -> Result<(), String> {
         // The sender lives as long as this function.
         drop(stopped.wait_for(|stop| *stop).await);
     };
-    let about =
-        About { config: format!("{config:?}"), seccomp_dir: config.runtime.seccomp_dir.clone() };
+    let mut recursive_readonly = BTreeSet::new();
+    for (name, runtime) in &pods.services().runtimes {
+        if runtime.mounts_recursively_readonly().await {
+            recursive_readonly.insert(name.clone());
+        }
+    }
+    let about = About {
+        config: format!("{config:?}"),
+        seccomp_dir: config.runtime.seccomp_dir.clone(),
+        recursive_readonly,
+    };
     let count = pods.views().len();
     let face = Face::new(pods, images, manifests, about);
     let serving = tokio::spawn(server::serve(face, listener, shutdown(stopped)));
@@ -108,7 +122,7 @@ async fn serve(config: Config) -> Result<(), String> {
     if let Err(error) = std::fs::remove_file(&config.listen) {
         tracing::warn!(listen = %config.listen.display(), %error, "cannot delete the socket");
     }
-    drop(lock);
+    drop(locks);
     match served {
         Ok(Ok(Ok(()))) => Ok(()),
         Ok(Ok(Err(error))) => Err(format!("serving failed: {error}")),

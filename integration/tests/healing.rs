@@ -220,3 +220,47 @@ async fn a_misspelt_probe_is_refused_and_changes_nothing() {
     assert!(error.message().contains(wanted), "{}", error.message());
     assert!(daemon.pod("typo").await.is_none());
 }
+
+/// A kubelet's init container has done its work: healing, which covers every container of the
+/// pod, doesn't run it again.
+#[tokio::test]
+async fn an_init_container_is_not_run_again() {
+    let daemon = Daemon::start().await;
+    let probe = r#"{"exec": {"command": ["true"]}, "periodMilliseconds": 200}"#;
+    let pod = daemon.run(&healed(&daemon, "init", probe)).await;
+    let init = daemon.run_container(&pod, Daemon::container("init", "exit 0")).await;
+    daemon.exited(&init).await;
+    // A kubelet takes its time until it makes the next.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let app = daemon.run_container(&pod, Daemon::container("app", "exec sleep 600")).await;
+    daemon.reason(&app, "Healthy").await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(daemon.containers(&pod).await.len(), 2, "{}", daemon.log());
+}
+
+/// A client's log path without a number is every attempt's: pruning old attempts leaves it.
+#[tokio::test]
+async fn a_log_that_attempts_share_is_kept() {
+    let settings = "[healing]\nbackoff_initial = \"100ms\"\nbackoff_max = \"100ms\"\n";
+    let daemon = Daemon::start_with(settings).await;
+    let probe = r#"{"exec": {"command": ["true"]}}"#;
+    let pod = daemon.run(&healed(&daemon, "shared", probe)).await;
+    let mut config = Daemon::container("app", "echo line; exit 7");
+    config.log_path = "app.log".into();
+    daemon.run_container(&pod, config).await;
+    daemon.until("lines", || daemon.log_lines("shared", "app.log").len() > 5).await;
+}
+
+/// The image a container was made from is the one it is healed with, even when its name is
+/// gone from the node.
+#[tokio::test]
+async fn a_removed_image_does_not_stop_healing() {
+    let daemon = Daemon::start().await;
+    let probe = r#"{"exec": {"command": ["ls", "/tmp/healthy"]}, "periodMilliseconds": 200, "failureThreshold": 1, "initialDelayMilliseconds": 1000, "terminationGracePeriodSeconds": 2}"#;
+    let pod = daemon.run(&healed(&daemon, "image", probe)).await;
+    let script = "trap 'exit 3' TERM; while true; do sleep 0.1; done";
+    daemon.run_container(&pod, Daemon::container("app", script)).await;
+    let image = Some(cri::ImageSpec { image: crate::daemon::BUSYBOX.into(), ..Default::default() });
+    daemon.images().await.remove_image(cri::RemoveImageRequest { image }).await.unwrap();
+    daemon.attempt(&pod, "app", 1).await;
+}

@@ -24,6 +24,10 @@ async fn a_pod_lives_and_dies_and_leaves_nothing() {
     assert_eq!((status.exit_code, status.reason.as_str()), (137, "Error"));
     daemon.stop(&id, 0).await;
 
+    for _ in 0..2 {
+        daemon.stop_pod(&pod).await;
+        assert_eq!(daemon.pods().await[0].state(), cri::PodSandboxState::SandboxNotready);
+    }
     daemon.remove_pod(&pod).await;
     daemon.remove_pod(&pod).await;
     let error = daemon
@@ -216,8 +220,7 @@ async fn what_cannot_be_done_says_which_why_and_what_to_do() {
     let error = error.await.unwrap_err();
     assert!(error.message().contains("nobody-here"), "{error}");
 
-    let stop = cri::StopPodSandboxRequest { pod_sandbox_id: pod.clone() };
-    daemon.runtime().await.stop_pod_sandbox(stop).await.unwrap();
+    daemon.stop_pod(&pod).await;
     let error = daemon.create(&pod, Daemon::container("late", "true")).await.unwrap_err();
     assert_eq!(error.code(), Code::FailedPrecondition, "{error}");
     daemon.remove_pod(&pod).await;

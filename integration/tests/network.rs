@@ -132,3 +132,28 @@ async fn a_plugin_that_fails_is_named_and_nothing_stays() {
     daemon.no_pods().await;
     daemon.nothing_is_left().await;
 }
+
+#[tokio::test]
+async fn what_a_network_cannot_do_is_refused_before_anything_is_made() {
+    let daemon = Daemon::start().await;
+    let refused = |config: cri::PodSandboxConfig| {
+        let daemon = &daemon;
+        async move {
+            let request =
+                cri::RunPodSandboxRequest { config: Some(config), runtime_handler: String::new() };
+            let error = daemon.runtime().await.run_pod_sandbox(request).await.unwrap_err();
+            assert_eq!(error.code(), Code::InvalidArgument, "{error}");
+            error.message().to_owned()
+        }
+    };
+    let mut rate = daemon.sandbox("rate");
+    rate.annotations.insert("kubernetes.io/ingress-bandwidth".into(), "plenty".into());
+    assert!(refused(rate).await.contains("plenty"));
+    let mut sysctl = daemon.sandbox("sysctl");
+    sysctl.linux.as_mut().unwrap().sysctls.insert("kernel.core_pattern".into(), "x".into());
+    assert!(refused(sysctl).await.contains("kernel.core_pattern"));
+    let mut parent = daemon.sandbox("parent");
+    parent.linux.as_mut().unwrap().cgroup_parent = "/a//b".into();
+    assert!(refused(parent).await.contains("/a//b"));
+    daemon.nothing_is_left().await;
+}

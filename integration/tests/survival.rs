@@ -125,3 +125,53 @@ async fn killed_at_any_moment_it_recovers() {
         daemon.nothing_is_left().await;
     }
 }
+
+/// A pod whose monitor is gone can't be driven any more: it is lost, what ran in it has ended,
+/// and it can be removed. With the daemon there, and with both killed.
+#[tokio::test]
+async fn a_lost_monitor_takes_its_pod_along_and_nothing_else() {
+    for daemon_too in [false, true] {
+        let mut daemon = Daemon::start().await;
+        let pod = daemon.run(&daemon.sandbox("lost")).await;
+        let other = daemon.run(&daemon.sandbox("other")).await;
+        let script = || Daemon::container("app", "exec sleep 600");
+        let id = daemon.run_container(&pod, script()).await;
+        let spared = daemon.run_container(&other, script()).await;
+        let pid = daemon.pid(&id).await;
+        if daemon_too {
+            daemon.kill();
+            daemon.kill_monitor(&pod);
+            daemon.launch().await;
+        } else {
+            daemon.kill_monitor(&pod);
+        }
+        let ended = daemon.exited(&id).await;
+        assert_ne!(ended.exit_code, 0);
+        assert!(ended.message.contains("monitor"), "{ended:?}");
+        let process = std::path::PathBuf::from(format!("/proc/{pid}"));
+        daemon.until("the container's end", || !process.exists()).await;
+        let state = daemon.pods().await.into_iter().find(|p| p.id == pod).unwrap().state();
+        assert_eq!(state, cri::PodSandboxState::SandboxNotready);
+        assert_eq!(daemon.status(&spared).await.state(), cri::ContainerState::ContainerRunning);
+        daemon.remove_pod(&pod).await;
+        daemon.remove_pod(&other).await;
+        daemon.nothing_is_left().await;
+    }
+}
+
+/// What has no record, because the database was lost, is found and goes with its addresses.
+#[tokio::test]
+async fn a_lost_database_leaves_nothing_behind() {
+    let mut daemon = Daemon::start().await;
+    let pod = daemon.run(&daemon.sandbox("forgotten")).await;
+    let id = daemon.run_container(&pod, Daemon::container("app", "exec sleep 600")).await;
+    let process = std::path::PathBuf::from(format!("/proc/{}", daemon.pid(&id).await));
+    daemon.kill();
+    for file in ["haled.db", "haled.db-wal", "haled.db-shm"] {
+        std::fs::remove_file(daemon.path("root").join(file)).ok();
+    }
+    daemon.launch().await;
+    assert!(daemon.pods().await.is_empty());
+    assert!(!process.exists(), "a container runs on that nobody knows");
+    daemon.nothing_is_left().await;
+}

@@ -17,6 +17,8 @@ pub struct ContainerRecord {
     pub config: ContainerConfig,
     /// `sha256:…` of the image it stands on.
     pub image_id: String,
+    /// A name of that image, for people; its id where it has none.
+    pub image_name: String,
     /// A digest reference of that image, for CRI's image_ref; its id where it has none.
     pub image_ref: String,
     /// What a stop sends: the configuration's, else the image's, else `SIGTERM`.
@@ -31,6 +33,8 @@ pub struct ContainerRecord {
     pub made_by_healing: bool,
     /// A client stopped it: it is not restarted.
     pub stopped_by_client: bool,
+    /// Why haled itself is stopping it: reason and message of its end.
+    pub killed: Option<(String, String)>,
 }
 
 /// A user and its groups, by number.

@@ -131,7 +131,7 @@ pub(super) fn metadata(container: &ContainerView) -> cri::ContainerMetadata {
 
 fn image_spec(container: &ContainerView) -> cri::ImageSpec {
     cri::ImageSpec {
-        image: container.config.image.clone(),
+        image: container.image_name.clone(),
         user_specified_image: container.config.user_image.clone(),
         ..Default::default()
     }

@@ -16,6 +16,7 @@ mod service;
 mod stats;
 mod status;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::image::Images;
@@ -38,6 +39,8 @@ pub struct About {
     pub config: String,
     /// The directory of Localhost seccomp profiles with a relative path.
     pub seccomp_dir: std::path::PathBuf,
+    /// The handlers whose runtime can make mounts recursively read-only.
+    pub recursive_readonly: BTreeSet<String>,
 }
 
 impl Face {

@@ -3,8 +3,10 @@
 use std::collections::HashMap;
 
 use serde_json::json;
+use tonic::Status;
 
 use super::Face;
+use super::status::invalid;
 use crate::proto::cri;
 use crate::sys::cgroup;
 
@@ -59,7 +61,12 @@ impl Face {
         let names = services.runtimes.keys().map(String::as_str).chain([""]);
         let runtime_handlers = names.map(|name| cri::RuntimeHandler {
             name: name.to_owned(),
-            features: Some(cri::RuntimeHandlerFeatures::default()),
+            features: Some(cri::RuntimeHandlerFeatures {
+                recursive_read_only_mounts: self.about.recursive_readonly.contains(
+                    if name.is_empty() { services.default_handler.as_str() } else { name },
+                ),
+                ..Default::default()
+            }),
         });
         let mut info = HashMap::new();
         if request.verbose {
@@ -97,17 +104,18 @@ impl Face {
         }
     }
 
-    /// The pod CIDR of a kubelet that manages one: CNI configurations bring their own.
+    /// The pod CIDR of a kubelet that manages one, for plugins that take ranges.
     pub(super) fn update_runtime_config(
+        &self,
         request: &cri::UpdateRuntimeConfigRequest,
-    ) -> cri::UpdateRuntimeConfigResponse {
+    ) -> Result<cri::UpdateRuntimeConfigResponse, Status> {
         let network = request.runtime_config.as_ref().and_then(|c| c.network_config.as_ref());
         if let Some(network) = network.filter(|network| !network.pod_cidr.is_empty()) {
-            tracing::info!(
-                pod_cidr = network.pod_cidr,
-                "the pod CIDR is left to the CNI configuration"
-            );
+            let taken = self.pods.services().network.set_pod_cidrs(&network.pod_cidr);
+            taken
+                .map_err(|why| invalid(format!("runtime_config.network_config.pod_cidr: {why}")))?;
+            tracing::info!(pod_cidr = network.pod_cidr, "pods get their addresses from this range");
         }
-        cri::UpdateRuntimeConfigResponse {}
+        Ok(cri::UpdateRuntimeConfigResponse {})
     }
 }

@@ -11,6 +11,7 @@ use crate::network::{Dns, PortMapping};
 use crate::oci::model::{PidMode, Sharing};
 use crate::pod::config::SandboxConfig;
 use crate::proto::cri;
+use crate::sys::cgroup;
 
 /// The longest hostname Linux takes, in bytes (sethostname(2)).
 const MAX_HOSTNAME: usize = 64;
@@ -94,13 +95,16 @@ pub(super) fn refuse_user_namespace(namespaces: &cri::NamespaceOption) -> Result
 }
 
 fn cgroup_parent(parent: String) -> Result<String, Status> {
-    let below_root = parent.starts_with('/') && !parent.split('/').any(|part| part == "..");
-    if parent.is_empty() || below_root {
-        return Ok(parent);
+    let path = parent.trim_end_matches('/');
+    if path.is_empty() {
+        return Ok(String::new());
     }
-    Err(invalid(format!(
-        "linux.cgroup_parent \"{parent}\" is not an absolute cgroup path: /kubepods/podX is one. (haled uses the cgroupfs driver: set cgroupDriver: cgroupfs in the kubelet.)"
-    )))
+    cgroup::check(path).map_err(|error| {
+        invalid(format!(
+            "linux.cgroup_parent: {error}; /kubepods/podX is one. (haled uses the cgroupfs driver: set cgroupDriver: cgroupfs in the kubelet.)"
+        ))
+    })?;
+    Ok(path.to_owned())
 }
 
 /// Ports that are to be published; those without a host port only inform.

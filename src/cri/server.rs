@@ -25,7 +25,7 @@ use crate::proto::haled::haled_server::HaledServer;
 const MAX_MESSAGE: usize = 16 * 1024 * 1024;
 
 /// Binds the socket, readable and writable by its owner alone. A socket that a daemon has
-/// left behind is replaced; whoever calls holds the root's lock, so no daemon listens on it.
+/// left behind is replaced, but never one that something listens on.
 pub fn bind(path: &Path) -> io::Result<UnixListener> {
     if let Some(parent) = path.parent() {
         std::fs::create_dir_all(parent)?;
@@ -35,6 +35,9 @@ pub fn bind(path: &Path) -> io::Result<UnixListener> {
             use std::os::unix::fs::FileTypeExt as _;
             if !there.file_type().is_socket() {
                 return Err(io::Error::other("there is a file there that is no socket"));
+            }
+            if std::os::unix::net::UnixStream::connect(path).is_ok() {
+                return Err(io::Error::other("another program listens on it already"));
             }
             std::fs::remove_file(path)?;
         }

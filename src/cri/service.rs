@@ -213,7 +213,7 @@ impl RuntimeService for Face {
         &self,
         request: Request<cri::UpdateRuntimeConfigRequest>,
     ) -> Result<Response<cri::UpdateRuntimeConfigResponse>, Status> {
-        Ok(Response::new(Face::update_runtime_config(request.get_ref())))
+        Face::update_runtime_config(self, request.get_ref()).map(Response::new)
     }
 
     async fn status(

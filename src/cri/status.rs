@@ -19,8 +19,9 @@ pub(super) fn of_pod(error: Arc<PodError>) -> Status {
         PodError::Exists(_) => Code::AlreadyExists,
         PodError::WontDie(_) => Code::DeadlineExceeded,
         PodError::Container(error) => of_container(error),
-        PodError::Monitor { .. } => Code::Unavailable,
-        PodError::Network { .. }
+        PodError::Monitor { source, .. } if source.is_gone() => Code::Unavailable,
+        PodError::Monitor { .. }
+        | PodError::Network { .. }
         | PodError::Store(_)
         | PodError::Io { .. }
         | PodError::TaskGone(_) => Code::Internal,
@@ -43,9 +44,10 @@ fn of_container(error: &ContainerError) -> Code {
         ContainerError::Invalid(_) => Code::InvalidArgument,
         ContainerError::Image(error) => image_code(error),
         ContainerError::ExecTimeout { .. } => Code::DeadlineExceeded,
-        ContainerError::Monitor { .. } => Code::Unavailable,
+        ContainerError::Monitor { source, .. } if source.is_gone() => Code::Unavailable,
         ContainerError::Oci(error) if error.is_bad_request() => Code::InvalidArgument,
         ContainerError::Oci(_)
+        | ContainerError::Monitor { .. }
         | ContainerError::Start { .. }
         | ContainerError::Exec { .. }
         | ContainerError::Io { .. } => Code::Internal,

@@ -50,6 +50,13 @@ pub enum Error {
     Refused(String),
 }
 
+impl Error {
+    /// Nobody is there to ask again.
+    pub fn is_gone(&self) -> bool {
+        matches!(self, Self::Gone)
+    }
+}
+
 /// What comes from a monitor unasked.
 ///
 /// An exit can be told before the answer to the container's own start is seen, since the two

@@ -26,5 +26,5 @@ mod runtime;
 mod sandbox;
 pub mod serve;
 mod stdio;
-mod sysctl;
+pub mod sysctl;
 pub mod wire;

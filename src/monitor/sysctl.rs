@@ -7,13 +7,15 @@ use std::path::PathBuf;
 
 /// Which of a sandbox's namespaces are its own.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Own {
-    pub(super) network: bool,
-    pub(super) ipc: bool,
+pub struct Own {
+    /// The network namespace.
+    pub network: bool,
+    /// The IPC namespace.
+    pub ipc: bool,
 }
 
 /// The file of a parameter, if it is one of a namespace that the sandbox owns.
-pub(super) fn file(name: &str, own: Own) -> Result<PathBuf, String> {
+pub fn file(name: &str, own: Own) -> Result<PathBuf, String> {
     let parts = parts(name)
         .ok_or_else(|| format!("sysctl \"{name}\" is not a name such as net.ipv4.ip_forward"))?;
     let needs = |owned: bool, namespace: &str| {

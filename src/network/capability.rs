@@ -60,6 +60,11 @@ pub(super) fn for_plugin(
     Ok(config)
 }
 
+/// Whether an annotation is one of the two that ask for a rate.
+pub(super) fn is_bandwidth(key: &str) -> bool {
+    [INGRESS, EGRESS].contains(&key)
+}
+
 /// Capability `bandwidth`; `None` where the annotations ask for none.
 pub(super) fn bandwidth(annotations: &BTreeMap<String, String>) -> Result<Option<Value>, Error> {
     let mut config = Map::new();

@@ -171,10 +171,21 @@ impl Network {
         Self { inner: Arc::new(Inner { settings, cache, pod_cidrs }) }
     }
 
-    /// The node's part of the pod network, from an orchestrator that hands it out: capability
-    /// `ipRanges` of plugins that declare it.
-    pub fn set_pod_cidrs(&self, cidrs: Vec<String>) {
-        *self.inner.pod_cidrs.lock().unwrap_or_else(PoisonError::into_inner) = cidrs;
+    /// The node's part of the pod network, one range or two with a comma between, from an
+    /// orchestrator that hands it out: capability `ipRanges` of plugins that declare it.
+    pub fn set_pod_cidrs(&self, cidrs: &str) -> Result<(), String> {
+        let range = |text: &str| {
+            let (address, bits) = text.split_once('/')?;
+            let address: IpAddr = address.parse().ok()?;
+            let bits: u8 = bits.parse().ok()?;
+            (bits <= if address.is_ipv4() { 32 } else { 128 }).then(|| text.to_owned())
+        };
+        let read = cidrs.split(',').map(|text| {
+            range(text.trim()).ok_or_else(|| format!("\"{text}\" is no range such as 10.0.0.0/24"))
+        });
+        let read = read.collect::<Result<Vec<String>, String>>()?;
+        *self.inner.pod_cidrs.lock().unwrap_or_else(PoisonError::into_inner) = read;
+        Ok(())
     }
 
     /// Whether pods can be attached; else why not, for NetworkReady. The configuration
@@ -235,6 +246,12 @@ impl Network {
     }
 }
 
+/// Reads what a network takes from a pod's annotations, so that a bad one is refused before
+/// anything is made.
+pub fn check_annotations(annotations: &BTreeMap<String, String>) -> Result<(), Error> {
+    capability::bandwidth(annotations).map(drop)
+}
+
 /// Runs to its end, whatever becomes of the caller.
 async fn detached<T: Send + 'static>(
     work: impl Future<Output = Result<T, Error>> + Send + 'static,
@@ -268,7 +285,8 @@ impl Inner {
             return Ok(conflist);
         }
         let ports = !attachment.port_mappings.is_empty();
-        let bandwidth = capability::bandwidth(&attachment.annotations)?.is_some();
+        // A bad annotation is the plugin call's to report.
+        let bandwidth = attachment.annotations.keys().any(|key| capability::is_bandwidth(key));
         conflist::default_bridge(&self.settings, ports, bandwidth)
     }
 
@@ -324,8 +342,13 @@ impl Inner {
     ) -> Result<(), Error> {
         let mut failed = None;
         for plugin in conflist.plugins().iter().take(count).rev() {
-            if let Err(error) = self.call("DEL", conflist, plugin, attachment, previous).await {
-                failed.get_or_insert(error);
+            match self.call("DEL", conflist, plugin, attachment, previous).await {
+                // Where no ADD is known to have succeeded, it failed for want of this plugin.
+                Err(error @ Error::MissingPlugin { .. }) if previous.is_none() => {
+                    tracing::debug!(sandbox = attachment.sandbox_id, %error, "not asked to undo");
+                }
+                Err(error) => drop(failed.get_or_insert(error)),
+                Ok(_) => {}
             }
         }
         failed.map_or(Ok(()), Err)
@@ -341,7 +364,10 @@ impl Inner {
         previous: Option<&Value>,
     ) -> Result<String, Error> {
         let pod_cidrs = self.pod_cidrs.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let capabilities = capability::for_plugin(plugin, attachment, &pod_cidrs)?;
+        let capabilities = capability::for_plugin(plugin, attachment, &pod_cidrs);
+        // What no ADD has been given, no DEL needs.
+        let capabilities =
+            if command == "DEL" { capabilities.unwrap_or_default() } else { capabilities? };
         let input = conflist.plugin_input(plugin, capabilities, previous);
         let call = plugin::Call {
             plugin: conflist::type_of(plugin),

@@ -78,6 +78,10 @@ impl Call<'_> {
         let arguments = arguments.map(|(key, value)| format!("{key}={}", value.replace(';', "")));
         let mut command = Command::new(path);
         command
+            // The service manager's are the daemon's own.
+            .env_remove("NOTIFY_SOCKET")
+            .env_remove("LISTEN_FDS")
+            .env_remove("LISTEN_PID")
             .env("CNI_COMMAND", self.command)
             .env("CNI_CONTAINERID", &attachment.sandbox_id)
             .env("CNI_NETNS", netns)

@@ -169,6 +169,19 @@ impl Runtime {
         Ok(line.chars().take(MAX_WORDS).collect())
     }
 
+    /// Whether it can make mounts recursively read-only, by its own account (OCI runtime-spec,
+    /// features). One that gives none can't.
+    pub async fn mounts_recursively_readonly(&self) -> bool {
+        let mut command = Command::new(&self.path);
+        command.arg("features");
+        let Ok(text) = self.run(command, "features", "", VERSION_LIMIT).await else {
+            return false;
+        };
+        let features: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
+        let options = features["mountOptions"].as_array();
+        options.is_some_and(|options| options.iter().any(|option| option == "rro"))
+    }
+
     /// Runs to the end within a limit. Gives the standard output.
     async fn run(
         &self,

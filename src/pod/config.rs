@@ -9,7 +9,7 @@ use crate::network::{Dns, PortMapping};
 use crate::oci::model::{PidMode, Resources, Sharing};
 
 /// A sandbox's configuration. Immutable from its creation.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct SandboxConfig {
     /// The pod's name.
     pub name: String,

@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::config::SandboxConfig;
-use super::record::{Phase, SandboxRecord};
+use super::record::{Origin, Phase, SandboxRecord};
 use super::registry::Pods;
 use super::sandbox::{self, Up};
 use super::view::{ContainerView, PodView};
@@ -75,6 +75,24 @@ pub(super) enum Done {
     Swept(Vec<(String, Exit)>),
 }
 
+/// Answers that wait until what they tell of has been published, so that a caller's next
+/// question finds it.
+#[derive(Default)]
+pub(super) struct Answers(Vec<Box<dyn FnOnce() + Send>>);
+
+impl Answers {
+    pub(super) fn add<T: Send + 'static>(&mut self, reply: Reply<T>, result: Result<T>) {
+        // A caller that has gone is no error.
+        self.0.push(Box::new(move || drop(reply.send(result))));
+    }
+
+    fn give(&mut self) {
+        for answer in self.0.drain(..) {
+            answer();
+        }
+    }
+}
+
 /// What is being done to a container by a child task.
 pub(super) enum Work {
     None,
@@ -101,8 +119,14 @@ pub(super) struct Container {
     /// Asked to be removed: done as soon as nothing is in the way.
     pub(super) remove: Option<Vec<Reply<()>>>,
     pub(super) prober: Option<Prober>,
-    /// Why haled itself stops it: reason and message of its end.
-    pub(super) killed: Option<(String, String)>,
+}
+
+impl Container {
+    /// Nothing runs and nothing is being done.
+    fn is_quiet(&self) -> bool {
+        matches!(self.work, Work::None)
+            && !matches!(self.record.state, State::Running(_) | State::Starting)
+    }
 }
 
 pub(super) struct Driver {
@@ -124,12 +148,15 @@ pub(super) struct Driver {
     inbox: mpsc::Receiver<Event>,
     sender: mpsc::Sender<Event>,
     view: Arc<ArcSwap<PodView>>,
+    pub(super) answers: Answers,
     await_ready: Vec<Reply<SandboxId>>,
     await_stopped: Vec<Reply<()>>,
     await_removed: Vec<Reply<()>>,
     start_failed: Option<Arc<Error>>,
     /// The task that makes the sandbox has not reported yet.
     making: bool,
+    /// It ended while its network was still being made.
+    lost_early: Option<&'static str>,
     taking_down: bool,
     take_down_retry: Option<(Instant, Duration)>,
     deletion: Deletion,
@@ -178,7 +205,6 @@ impl Driver {
             stopping: None,
             remove: None,
             prober: None,
-            killed: None,
         });
         let mut driver = Self {
             containers: containers.collect(),
@@ -212,11 +238,13 @@ impl Driver {
             })),
             id: parts.id,
             record: parts.record,
+            answers: Answers::default(),
             await_ready: Vec::new(),
             await_stopped: Vec::new(),
             await_removed: Vec::new(),
             start_failed: None,
             making: false,
+            lost_early: None,
             taking_down: false,
             take_down_retry: None,
             deletion: Deletion::Unwanted,
@@ -234,6 +262,7 @@ impl Driver {
         loop {
             self.advance();
             self.publish();
+            self.answers.give();
             if self.deletion == Deletion::Done {
                 break;
             }
@@ -269,14 +298,21 @@ impl Driver {
         match call {
             Call::AwaitReady(reply) => match &self.record.phase {
                 Phase::Starting => self.await_ready.push(reply),
-                Phase::Ready { .. } => answer(reply, Ok(self.id.clone())),
-                _ => answer(reply, Err(self.not_ready())),
+                Phase::Ready { .. } => self.answers.add(reply, Ok(self.id.clone())),
+                // What failed is still being undone; then its error is the answer.
+                Phase::Stopping { .. } if self.start_failed.is_some() => {
+                    self.await_ready.push(reply);
+                }
+                _ => self.answers.add(reply, Err(self.not_ready())),
             },
             Call::Create(config, reply) => self.create(*config, reply),
             Call::Start(id, reply) => self.start(&id, reply),
             Call::Stop { id, grace, reply } => self.stop(&id, grace, reply),
             Call::Remove(id, reply) => self.remove(&id, reply),
             Call::ReopenLog(id, reply) => self.reopen_log(&id, reply),
+            Call::StopSandbox(reply) if self.record.phase == Phase::Stopped => {
+                self.answers.add(reply, Ok(()));
+            }
             Call::StopSandbox(reply) => {
                 self.await_stopped.push(reply);
                 self.want_down(false);
@@ -336,10 +372,13 @@ impl Driver {
                     self.record.phase =
                         Phase::Ready { pause_pid: up.pause.pid, network: up.network };
                     for reply in self.await_ready.drain(..) {
-                        answer(reply, Ok(self.id.clone()));
+                        self.answers.add(reply, Ok(self.id.clone()));
                     }
                 }
                 self.event("", "SandboxReady", String::new(), false);
+                if let Some(why) = self.lost_early.take() {
+                    self.lost(why);
+                }
             }
             Err(error) => {
                 self.event("", "FailedSandbox", error.to_string(), true);
@@ -350,6 +389,13 @@ impl Driver {
         self.save();
     }
 
+    /// The sandbox can't be stopped now; its stop goes on, but nobody waits for it.
+    pub(super) fn stop_failed(&mut self, error: &Arc<Error>) {
+        for reply in self.await_stopped.drain(..).chain(self.await_removed.drain(..)) {
+            self.answers.add(reply, Err(error.clone()));
+        }
+    }
+
     fn taken_down(&mut self, result: std::result::Result<(), Error>) {
         self.taking_down = false;
         let error = self.start_failed.take();
@@ -358,7 +404,7 @@ impl Driver {
         }
         let error = error.unwrap_or_else(|| self.not_ready());
         for reply in self.await_ready.drain(..) {
-            answer(reply, Err(error.clone()));
+            self.answers.add(reply, Err(error.clone()));
         }
         match result {
             Ok(()) => {
@@ -370,7 +416,7 @@ impl Driver {
                 }
                 self.save();
                 for reply in self.await_stopped.drain(..) {
-                    answer(reply, Ok(()));
+                    self.answers.add(reply, Ok(()));
                 }
             }
             Err(error) => {
@@ -378,11 +424,22 @@ impl Driver {
                 let wait = self.take_down_retry.map_or(first, |(_, wait)| (wait * 2).min(longest));
                 self.take_down_retry = Some((Instant::now() + wait, wait));
                 tracing::error!(sandbox = %self.id, %error, retry_in = ?wait, "cannot take the sandbox down");
-                let error = Arc::new(error);
-                for reply in self.await_stopped.drain(..).chain(self.await_removed.drain(..)) {
-                    answer(reply, Err(error.clone()));
-                }
+                self.stop_failed(&Arc::new(error));
             }
+        }
+    }
+
+    /// Something is in the way of forgetting the pod: whoever asked is told, and may ask again.
+    pub(super) fn deletion_failed(&mut self, error: &Arc<Error>) {
+        if self.deletion == Deletion::Unwanted {
+            return;
+        }
+        self.deletion = Deletion::Unwanted;
+        for container in &mut self.containers {
+            container.remove = None;
+        }
+        for reply in self.await_removed.drain(..) {
+            self.answers.add(reply, Err(error.clone()));
         }
     }
 
@@ -391,19 +448,22 @@ impl Driver {
             self.services.store.delete::<SandboxRecord>(self.id.as_str())?;
             Ok(())
         });
-        match &result {
+        match result {
             Ok(()) => {
                 self.deletion = Deletion::Done;
                 self.pods.forget_pod(&self.config, &self.id);
+                if self.record.origin == Origin::Cri {
+                    // Those of a manifest's pod outlive its sandboxes.
+                    self.services.events.forget(&self.config.namespace, &self.config.name);
+                }
+                for reply in self.await_removed.drain(..) {
+                    self.answers.add(reply, Ok(()));
+                }
             }
             Err(error) => {
-                self.deletion = Deletion::Unwanted;
                 tracing::error!(sandbox = %self.id, %error, "cannot delete the pod");
+                self.deletion_failed(&Arc::new(error));
             }
-        }
-        let result = result.map_err(Arc::new);
-        for reply in self.await_removed.drain(..) {
-            answer(reply, result.clone());
         }
     }
 
@@ -415,6 +475,7 @@ impl Driver {
                 }
             }
             Notice::Event(MonitorEvent::PauseExited) => self.lost("its pause process ended"),
+            Notice::Gone if self.making => self.lost("its monitor ended"),
             Notice::Gone => {
                 if self.monitor.take().is_some() && !self.taking_down {
                     self.lost("its monitor ended");
@@ -425,7 +486,10 @@ impl Driver {
     }
 
     /// The sandbox can't hold containers any more.
-    pub(super) fn lost(&mut self, why: &str) {
+    pub(super) fn lost(&mut self, why: &'static str) {
+        if self.making {
+            self.lost_early = Some(why);
+        }
         if let Phase::Ready { network, .. } = &self.record.phase {
             self.record.phase = Phase::Lost { network: network.clone(), why: why.to_owned() };
             self.waiting.clear();
@@ -437,8 +501,9 @@ impl Driver {
     /// Ends what a monitor that is gone has left running, and reads what it wrote.
     pub(super) fn sweep(&self) {
         let dir = self.dir.clone();
-        let running =
-            self.containers.iter().filter(|c| matches!(c.record.state, State::Running(_)));
+        let may_run =
+            |c: &&Container| matches!(c.record.state, State::Starting | State::Running(_));
+        let running = self.containers.iter().filter(may_run);
         let cgroups: Vec<String> = running.map(|c| c.place.cgroup.clone()).collect();
         self.spawn(async move {
             let swept = tokio::task::spawn_blocking(move || {
@@ -487,12 +552,12 @@ impl Driver {
         for at in 0..self.containers.len() {
             self.begin_stop(at, Duration::ZERO);
         }
-        let quiet = |c: &Container| {
-            matches!(c.work, Work::None)
-                && !matches!(c.record.state, State::Running(_) | State::Starting)
-        };
         let due = self.take_down_retry.is_none_or(|(at, _)| at <= Instant::now());
-        if self.making || self.taking_down || !due || !self.containers.iter().all(quiet) {
+        if self.making
+            || self.taking_down
+            || !due
+            || !self.containers.iter().all(Container::is_quiet)
+        {
             return;
         }
         self.taking_down = true;
@@ -524,10 +589,14 @@ impl Driver {
 
     /// When `advance` next has something to do by itself.
     fn next_wake(&self) -> Option<Instant> {
-        let stops = self.containers.iter().filter_map(|c| c.stopping.as_ref());
+        // What is still being started can't be killed before it has been.
+        let running = |c: &&Container| matches!(c.record.state, State::Running(_));
+        let stops = self.containers.iter().filter(running).filter_map(|c| c.stopping.as_ref());
         let stops = stops.flat_map(|s| [s.kill_at, s.give_up_at]).flatten();
-        let retry = self.take_down_retry.map(|(at, _)| at).filter(|_| !self.taking_down);
-        let retry = retry.filter(|_| matches!(self.record.phase, Phase::Stopping { .. }));
+        let waits = matches!(self.record.phase, Phase::Stopping { .. })
+            && !self.taking_down
+            && self.containers.iter().all(Container::is_quiet);
+        let retry = self.take_down_retry.map(|(at, _)| at).filter(|_| waits);
         stops.chain(retry).chain(self.next_heal()).min()
     }
 
@@ -571,7 +640,7 @@ impl Driver {
         Arc::new(Error::WrongState(format!("pod sandbox {} {why}", self.id)))
     }
 
-    fn publish(&mut self) {
+    pub(super) fn publish(&mut self) {
         let (now, wall) = (Instant::now().into_std(), SystemTime::now());
         // What is still being created can't be used, so it isn't shown.
         let visible = self.containers.iter().filter(|c| !matches!(c.work, Work::Creating { .. }));
@@ -582,6 +651,7 @@ impl Driver {
                 sandbox: self.id.clone(),
                 config: container.config.clone(),
                 image_id: container.record.image_id.clone(),
+                image_name: container.record.image_name.clone(),
                 image_ref: container.record.image_ref.clone(),
                 created_at: container.record.created_at,
                 user: container.record.user.clone(),
@@ -623,11 +693,6 @@ impl Driver {
         }
         self.config.log_directory.join(&config.log_path)
     }
-}
-
-/// Answers a caller; one that has gone is no error.
-pub(super) fn answer<T>(reply: Reply<T>, result: Result<T>) {
-    drop(reply.send(result));
 }
 
 /// A container's error as the pod's.

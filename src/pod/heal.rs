@@ -156,8 +156,9 @@ impl Driver {
         }
         let grace = self.probe_grace(at, verdict.kind);
         let container = &mut self.containers[at];
-        container.killed = Some((reason.to_owned(), verdict.message.clone()));
+        container.record.killed = Some((reason.to_owned(), verdict.message.clone()));
         let name = container.config.name.clone();
+        self.save_container(at);
         let message = format!("{}; stopping it within {} s", verdict.message, grace.as_secs_f64());
         self.event(&name, "Killing", message, true);
         self.begin_stop(at, grace);
@@ -193,6 +194,7 @@ impl Driver {
             let State::Exited(ended) = &container.record.state else { continue };
             let by_probe = ended.reason.ends_with("ProbeFailed");
             if self.waiting.contains_key(&name)
+                || self.is_done_init(&policy, at)
                 || container.record.stopped_by_client
                 || container.remove.is_some()
                 || !policy.restart.restarts(ended.code, by_probe)
@@ -224,6 +226,21 @@ impl Driver {
         }
     }
 
+    /// An init container, which the CRI doesn't mark as one: it has no probes, ended well, and
+    /// those that have probes come after it. It has done its work.
+    fn is_done_init(&self, policy: &health::Policy, at: usize) -> bool {
+        let container = &self.containers[at];
+        let State::Exited(ended) = &container.record.state else { return false };
+        let name = &container.config.name;
+        let comes_later = |name: &String| {
+            let mut of_name = self.containers.iter().filter(|c| c.config.name == *name);
+            of_name.all(|c| c.record.created_at >= ended.finished_at)
+        };
+        ended.code == 0
+            && !policy.probes.contains_key(name)
+            && policy.probes.keys().any(comes_later)
+    }
+
     /// Makes and starts the next attempt of a container name.
     fn restart(&mut self, name: &str) {
         self.waiting.remove(name);
@@ -233,7 +250,9 @@ impl Driver {
             return;
         }
         let next = next_attempt(&last.config);
-        if let Err(error) = self.begin_create(next, true) {
+        // The very image it had, whatever its name means by now.
+        let image = last.record.image_id.clone();
+        if let Err(error) = self.begin_create(next, &image, true) {
             self.restart_failed(name, &error.to_string());
         }
     }

@@ -6,9 +6,7 @@ use std::time::{Duration, SystemTime};
 use nix::sys::signal::Signal;
 use tokio::time::Instant;
 
-use super::driver::{
-    Container, Done, Driver, GIVE_UP, Reply, Stopping, Work, answer, of_container,
-};
+use super::driver::{Container, Done, Driver, GIVE_UP, Reply, Stopping, Work, of_container};
 use super::record::Phase;
 use super::{Error, Result};
 use crate::container::config::ContainerConfig;
@@ -28,45 +26,52 @@ impl Driver {
     /// that is there.
     pub(super) fn create(&mut self, config: ContainerConfig, reply: Reply<ContainerId>) {
         if !matches!(self.record.phase, Phase::Ready { .. }) {
-            return answer(reply, Err(self.not_ready()));
+            return self.answers.add(reply, Err(self.not_ready()));
         }
         let twin = |c: &&mut Container| {
             c.config.name == config.name && c.config.attempt == config.attempt && c.remove.is_none()
         };
         if let Some(twin) = self.containers.iter_mut().find(twin) {
-            if let Work::Creating { waiters, .. } = &mut twin.work {
+            if let Work::Creating { waiters, then_start } = &mut twin.work
+                && *twin.config == config
+            {
                 waiters.push(reply);
+                // Made by healing until now; whoever creates it starts it, too.
+                *then_start = false;
+                twin.record.made_by_healing = false;
             } else if twin.record.state == State::Created && *twin.config == config {
-                answer(reply, Ok(twin.id.clone()));
+                self.answers.add(reply, Ok(twin.id.clone()));
             } else {
                 let why = format!(
                     "container \"{}\" with attempt {} is in pod {} already, as {}: remove it, or raise the attempt",
                     config.name, config.attempt, self.id, twin.id
                 );
-                answer(reply, Err(Arc::new(Error::Exists(why))));
+                self.answers.add(reply, Err(Arc::new(Error::Exists(why))));
             }
             return;
         }
         // Whoever creates a container of this name has taken its restarting over.
         self.waiting.remove(&config.name);
-        match self.begin_create(config, false) {
+        let image = config.image.clone();
+        match self.begin_create(config, &image, false) {
             Ok(at) => {
                 if let Work::Creating { waiters, .. } = &mut self.containers[at].work {
                     waiters.push(reply);
                 }
             }
-            Err(error) => answer(reply, Err(Arc::new(error))),
+            Err(error) => self.answers.add(reply, Err(Arc::new(error))),
         }
     }
 
     /// Records a container and begins to make it. Gives its place in `containers`.
+    /// `image`: a name or an id.
     pub(super) fn begin_create(
         &mut self,
         config: ContainerConfig,
+        image: &str,
         by_healing: bool,
     ) -> std::result::Result<usize, Error> {
-        let image =
-            self.services.images.find(&config.image).map_err(|error| of_container(error.into()))?;
+        let image = self.services.images.find(image).map_err(|error| of_container(error.into()))?;
         let target_pid_namespace = match &config.pid_mode {
             PidMode::Target(target) => Some(self.pid_namespace_of(target)?),
             _ => None,
@@ -75,6 +80,7 @@ impl Driver {
         let record = ContainerRecord {
             sandbox: self.id.clone(),
             image_id: image.id.clone(),
+            image_name: image.tags.first().or(image.digests.first()).unwrap_or(&image.id).clone(),
             image_ref: image.digests.first().cloned().unwrap_or_else(|| image.id.clone()),
             stop_signal: stop::choose(config.stop_signal.as_deref(), &image.defaults.stop_signal),
             user: None,
@@ -82,6 +88,7 @@ impl Driver {
             state: State::Created,
             made_by_healing: by_healing,
             stopped_by_client: false,
+            killed: None,
             config,
         };
         if let Err(error) = self.services.store.put(id.as_str(), &record) {
@@ -108,7 +115,6 @@ impl Driver {
             stopping: None,
             remove: None,
             prober: None,
-            killed: None,
         });
         let services = self.services.clone();
         self.spawn(async move {
@@ -148,7 +154,7 @@ impl Driver {
                 self.containers[at].record.user = Some(user);
                 self.save_container(at);
                 for reply in waiters {
-                    answer(reply, Ok(id.clone()));
+                    self.answers.add(reply, Ok(id.clone()));
                 }
                 self.event(
                     &name,
@@ -168,21 +174,21 @@ impl Driver {
                 }
                 let error = Arc::new(error);
                 for reply in waiters {
-                    answer(reply, Err(error.clone()));
+                    self.answers.add(reply, Err(error.clone()));
                 }
             }
         }
     }
 
     pub(super) fn start(&mut self, id: &ContainerId, reply: Reply<()>) {
-        let Some(at) = self.find(id) else { return answer(reply, Err(no_container(id))) };
+        let Some(at) = self.find(id) else { return self.answers.add(reply, Err(no_container(id))) };
         if !matches!(self.record.phase, Phase::Ready { .. }) {
-            return answer(reply, Err(self.not_ready()));
+            return self.answers.add(reply, Err(self.not_ready()));
         }
         let wrong = |why: &str| Err(Arc::new(Error::WrongState(format!("container {id} {why}"))));
         let container = &mut self.containers[at];
         if container.remove.is_some() {
-            return answer(reply, wrong("is being removed"));
+            return self.answers.add(reply, wrong("is being removed"));
         }
         match (&mut container.work, &container.record.state) {
             (Work::Starting { waiters, .. }, _) => waiters.push(reply),
@@ -192,14 +198,14 @@ impl Driver {
                     waiters.push(reply);
                 }
             }
-            (_, State::Running(_)) => answer(reply, wrong("runs already")),
+            (_, State::Running(_)) => self.answers.add(reply, wrong("runs already")),
             (_, State::Exited(_)) => {
-                answer(
+                self.answers.add(
                     reply,
                     wrong("has exited, and a container starts only once: create another"),
                 );
             }
-            _ => answer(reply, wrong("is not ready to be started")),
+            _ => self.answers.add(reply, wrong("is not ready to be started")),
         }
     }
 
@@ -208,8 +214,12 @@ impl Driver {
         let container = &mut self.containers[at];
         container.work = Work::Starting { waiters: Vec::new(), ended: None };
         container.record.state = State::Starting;
-        self.save_container(at);
-        let container = &self.containers[at];
+        let recorded = self.services.store.put(container.id.as_str(), &container.record);
+        if let Err(error) = recorded {
+            // What runs without a record would be lost to the next daemon.
+            let id = container.id.clone();
+            return self.spawn(async move { Done::Started(id, Err(error.into())) });
+        }
         let (id, place) = (container.id.clone(), container.place.clone());
         let (config, runtime) = (container.config.clone(), self.runtime.clone());
         let Some(monitor) = self.monitor.clone() else {
@@ -240,7 +250,7 @@ impl Driver {
                 let reason = if by_healing { "Restarted" } else { "Started" };
                 self.event(&config.name, reason, message, false);
                 for reply in waiters {
-                    answer(reply, Ok(()));
+                    self.answers.add(reply, Ok(()));
                 }
                 if self.containers[at].stopping.is_some() {
                     self.send_stop(at);
@@ -255,9 +265,12 @@ impl Driver {
             Err(error) => {
                 self.event(&config.name, "FailedStart", error.to_string(), true);
                 self.ended(at, Ended::start_failed(SystemTime::now(), error.to_string()));
+                if self.containers[at].record.made_by_healing {
+                    self.prune_attempts(&config.name);
+                }
                 let error = Arc::new(error);
                 for reply in waiters {
-                    answer(reply, Err(error.clone()));
+                    self.answers.add(reply, Err(error.clone()));
                 }
             }
         }
@@ -285,7 +298,7 @@ impl Driver {
             (Work::Starting { ended, .. }, _) => *ended = Some(exit),
             (_, State::Exited(_)) => {}
             _ => {
-                let killed = container.killed.take();
+                let killed = container.record.killed.take();
                 self.ended(at, Ended::from_exit(&exit, killed));
             }
         }
@@ -295,7 +308,7 @@ impl Driver {
     pub(super) fn ended(&mut self, at: usize, ended: Ended) {
         let container = &mut self.containers[at];
         container.prober = None;
-        container.killed = None;
+        container.record.killed = None;
         let stopping = container.stopping.take();
         let name = container.config.name.clone();
         let message = format!("container ended with {}: {}", ended.code, ended.reason);
@@ -303,13 +316,13 @@ impl Driver {
         self.save_container(at);
         self.event(&name, "Exited", message, false);
         for reply in stopping.into_iter().flat_map(|stopping| stopping.waiters) {
-            answer(reply, Ok(()));
+            self.answers.add(reply, Ok(()));
         }
     }
 
     /// StopContainer by a client: it isn't restarted afterwards.
     pub(super) fn stop(&mut self, id: &ContainerId, grace: Duration, reply: Reply<()>) {
-        let Some(at) = self.find(id) else { return answer(reply, Ok(())) };
+        let Some(at) = self.find(id) else { return self.answers.add(reply, Ok(())) };
         let container = &mut self.containers[at];
         container.record.stopped_by_client = true;
         let name = container.config.name.clone();
@@ -324,7 +337,7 @@ impl Driver {
                     stopping.waiters.push(reply);
                 }
             }
-            State::Created | State::Exited(_) => answer(reply, Ok(())),
+            State::Created | State::Exited(_) => self.answers.add(reply, Ok(())),
         }
     }
 
@@ -337,6 +350,10 @@ impl Driver {
         let kill_at = Instant::now() + grace;
         if let Some(stopping) = &mut container.stopping {
             if stopping.kill_at.is_some_and(|at| at > kill_at) {
+                stopping.kill_at = Some(kill_at);
+            }
+            if stopping.kill_at.is_none() && stopping.give_up_at.is_none() {
+                // It was given up, and someone asks again.
                 stopping.kill_at = Some(kill_at);
             }
         } else {
@@ -367,7 +384,7 @@ impl Driver {
     }
 
     pub(super) fn remove(&mut self, id: &ContainerId, reply: Reply<()>) {
-        let Some(at) = self.find(id) else { return answer(reply, Ok(())) };
+        let Some(at) = self.find(id) else { return self.answers.add(reply, Ok(())) };
         let container = &mut self.containers[at];
         container.record.stopped_by_client = true;
         let name = container.config.name.clone();
@@ -375,6 +392,7 @@ impl Driver {
         if self.newest(&name) == Some(at) {
             self.waiting.remove(&name);
         }
+        self.save_container(at);
     }
 
     /// Removes the attempts before the newest ended one that haled's own restarts made.
@@ -411,9 +429,11 @@ impl Driver {
                 stopping.give_up_at = None;
                 let waiters: Vec<_> = stopping.waiters.drain(..).collect();
                 let removers = self.containers[at].remove.as_mut().map(std::mem::take);
+                let error = Arc::new(Error::WontDie(id));
                 for reply in waiters.into_iter().chain(removers.into_iter().flatten()) {
-                    answer(reply, Err(Arc::new(Error::WontDie(id.clone()))));
+                    self.answers.add(reply, Err(error.clone()));
                 }
+                self.stop_failed(&error);
             }
         }
     }
@@ -424,7 +444,11 @@ impl Driver {
         let (id, place) = (container.id.clone(), container.place.clone());
         let log = self.log_path(&self.containers[at].config);
         // Clients keep logs as they like; those of haled's own old attempts are haled's.
-        let log = Some(log).filter(|_| self.containers[at].record.made_by_healing);
+        let shared = self
+            .containers
+            .iter()
+            .any(|other| other.id != id && self.log_path(&other.config) == log);
+        let log = Some(log).filter(|_| self.containers[at].record.made_by_healing && !shared);
         let (services, monitor) = (self.services.clone(), self.monitor.clone());
         let runtime = self.runtime.clone();
         self.spawn(async move {
@@ -458,19 +482,21 @@ impl Driver {
             }
             Err(error) => {
                 tracing::error!(container = %id, %error, "cannot remove the container");
-                Err(Arc::new(error))
+                let error = Arc::new(error);
+                self.deletion_failed(&error);
+                Err(error)
             }
         };
         for reply in waiters {
-            answer(reply, result.clone());
+            self.answers.add(reply, result.clone());
         }
     }
 
-    pub(super) fn reopen_log(&self, id: &ContainerId, reply: Reply<()>) {
-        let Some(at) = self.find(id) else { return answer(reply, Err(no_container(id))) };
+    pub(super) fn reopen_log(&mut self, id: &ContainerId, reply: Reply<()>) {
+        let Some(at) = self.find(id) else { return self.answers.add(reply, Err(no_container(id))) };
         if !matches!(self.containers[at].record.state, State::Running(_)) {
             let why = format!("container {id} does not run, so its log is closed");
-            return answer(reply, Err(Arc::new(Error::WrongState(why))));
+            return self.answers.add(reply, Err(Arc::new(Error::WrongState(why))));
         }
         let (monitor, id) = (self.monitor.clone(), id.clone());
         tokio::spawn(async move {
@@ -481,7 +507,7 @@ impl Driver {
             let failed = |source| {
                 Arc::new(of_container(crate::container::Error::Monitor { id: id.clone(), source }))
             };
-            answer(reply, reopened.map_err(failed));
+            drop(reply.send(reopened.map_err(failed)));
         });
     }
 

@@ -4,6 +4,7 @@
 //! that monitors have left. What was begun is finished or undone.
 
 use std::collections::HashMap;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -22,14 +23,13 @@ use crate::id::{ContainerId, SandboxId};
 use crate::monitor::client::Monitor;
 use crate::monitor::wire::{Entry, Exit, Inventory};
 use crate::store::SetAside;
-use crate::sys::mount;
+use crate::sys::cgroup;
 
 /// Finds every pod again.
 pub async fn recover(services: Arc<Services>) -> Result<Pods, Error> {
-    std::fs::create_dir_all(&services.pods_dir)
-        .map_err(Error::io("cannot make", &services.pods_dir))?;
-    let (sandboxes, aside) = services.store.all::<SandboxRecord>()?;
-    report(&aside);
+    make_private(&services.pods_dir).map_err(Error::io("cannot make", &services.pods_dir))?;
+    let (sandboxes, unreadable) = services.store.all::<SandboxRecord>()?;
+    report(&unreadable);
     let (containers, aside) = services.store.all::<ContainerRecord>()?;
     report(&aside);
 
@@ -52,23 +52,29 @@ pub async fn recover(services: Arc<Services>) -> Result<Pods, Error> {
             Err(error) => tracing::error!(%error, "a pod's record has no usable key"),
         }
     }
-    // Containers whose pod has no readable record can't be driven by anyone.
+    // What belongs to a pod whose record can't be read is left as it is: it may be a newer
+    // haled's, and it may run.
+    let mut live: Vec<ContainerId> = Vec::new();
+    by_pod.retain(|sandbox, containers| {
+        let unreadable = unreadable.iter().any(|record| record.key == sandbox.as_str());
+        if unreadable {
+            live.extend(containers.iter().map(|(id, _)| id.clone()));
+        }
+        !unreadable
+    });
     for (id, record) in by_pod.into_values().flatten() {
         tracing::error!(container = %id, sandbox = %record.sandbox, "a container without a pod is removed");
         services.store.delete::<ContainerRecord>(id.as_str())?;
     }
-    let known: Vec<SandboxId> = found.iter().map(|(id, ..)| id.clone()).collect();
+    let mut known: Vec<String> = found.iter().map(|(id, ..)| id.to_string()).collect();
+    known.extend(unreadable.into_iter().map(|record| record.key));
     clear_strays(&services, &known).await;
 
     let back = found
         .into_iter()
         .map(|(id, record, containers)| find_again(&services, &pods, id, record, containers));
-    let mut live = Vec::new();
-    for (driver, handle) in join_all(back).await {
-        let containers: Vec<ContainerId> = driver.containers.iter().map(|c| c.id.clone()).collect();
-        live.extend(containers.iter().cloned());
-        pods.adopt(driver, handle, containers);
-    }
+    let drivers = join_all(back).await;
+    live.extend(drivers.iter().flat_map(|(driver, _)| &driver.containers).map(|c| c.id.clone()));
     match services.images.release_all_but(&live).await {
         Ok(gone) if gone.is_empty() => {}
         Ok(gone) => {
@@ -81,7 +87,17 @@ pub async fn recover(services: Arc<Services>) -> Result<Pods, Error> {
     for runtime in services.runtimes.values() {
         remove_unknown(runtime, &live).await;
     }
+    // Only now: a driver that goes makes containers that are not in `live`.
+    for (driver, handle) in drivers {
+        pods.adopt(driver, handle);
+    }
     Ok(pods)
+}
+
+/// Below it are the environments of containers.
+fn make_private(dir: &Path) -> std::io::Result<()> {
+    std::fs::create_dir_all(dir)?;
+    std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o700))
 }
 
 fn report(aside: &[SetAside]) {
@@ -140,8 +156,9 @@ async fn find_again(
     let mut whole = Vec::new();
     for (container, record) in containers.drain(..) {
         let place = Place::new(&container, &dir, &parent);
-        let unfinished =
-            record.state == State::Created && !place.bundle.join("config.json").exists();
+        // One that healing made and never started is made anew by healing.
+        let unfinished = record.state == State::Created
+            && (record.made_by_healing || !place.bundle.join("config.json").exists());
         if unfinished {
             tracing::info!(container = %container, "removing a container whose creation was cut off");
             let removed = remove::files(&services.images, &place).await;
@@ -155,6 +172,9 @@ async fn find_again(
             whole.push((container, record));
         }
     }
+    if monitor.is_none() {
+        end_what_runs(&whole, &dir, &parent).await;
+    }
     let states: Vec<State> = whole.iter().map(|(_, record)| record.state.clone()).collect();
     let swept = monitor.is_none();
     let parts = Parts { id, record, runtime, containers: whole, monitor, notices };
@@ -165,11 +185,31 @@ async fn find_again(
         let entry = inventory.containers.iter().find(|entry| entry.container == id);
         reconcile(&mut driver, at, &state, entry, exits.iter().find(|(of, _)| *of == id));
     }
-    if swept {
-        driver.sweep();
-    }
     driver.save();
+    driver.publish();
     (driver, handle)
+}
+
+/// Containers outlive their monitor's death, but nobody would ever learn how they end.
+async fn end_what_runs(containers: &[(ContainerId, ContainerRecord)], dir: &Path, parent: &str) {
+    let may_run = |(_, record): &&(ContainerId, ContainerRecord)| {
+        matches!(record.state, State::Starting | State::Running(_))
+    };
+    let cgroups: Vec<String> = containers
+        .iter()
+        .filter(may_run)
+        .map(|(id, _)| Place::new(id, dir, parent).cgroup)
+        .collect();
+    let kill = move || {
+        for cgroup in cgroups {
+            if let Err(error) = cgroup::kill(&cgroup) {
+                tracing::error!(cgroup, %error, "cannot end what a lost monitor left");
+            }
+        }
+    };
+    if let Err(error) = tokio::task::spawn_blocking(kill).await {
+        tracing::error!(%error, "cannot end what a lost monitor left");
+    }
 }
 
 /// Brings one container's state up to what its monitor, or what that left, says.
@@ -221,41 +261,40 @@ fn spread() -> f64 {
     }
 }
 
-/// Run directories without a record: their monitors, mounts and files go.
-async fn clear_strays(services: &Services, known: &[SandboxId]) {
+/// Run directories without a record: their processes, addresses, mounts and files go.
+async fn clear_strays(services: &Services, known: &[String]) {
     let Ok(entries) = std::fs::read_dir(&services.pods_dir) else { return };
-    for entry in entries.flatten() {
+    let strays = entries.flatten().filter_map(|entry| {
         let name = entry.file_name();
-        if known.iter().any(|id| name == id.as_str()) {
-            continue;
+        let name = name.to_str().filter(|name| !known.iter().any(|id| id == name))?;
+        // What isn't named by an id isn't haled's.
+        name.parse::<SandboxId>().ok()
+    });
+    join_all(strays.map(|id| async move {
+        tracing::warn!(sandbox = %id, "removing what is left of a pod without a record");
+        end_stray(&services.pods_dir.join(&id)).await;
+        if let Err(error) = sandbox::take_down_stray(services, &id).await {
+            tracing::error!(sandbox = %id, %error, "cannot remove it");
         }
-        let dir = entry.path();
-        tracing::warn!(dir = %dir.display(), "removing what is left of a pod without a record");
-        if let Err(error) = clear_stray(&dir).await {
-            tracing::error!(dir = %dir.display(), %error, "cannot remove it");
-        }
-    }
+    }))
+    .await;
 }
 
-async fn clear_stray(dir: &Path) -> std::io::Result<()> {
+/// Its containers, by its monitor if that still lives.
+async fn end_stray(dir: &Path) {
     let (sender, _notices) = mpsc::channel(NOTICES);
-    if let Ok((monitor, inventory)) = Monitor::connect(dir.to_owned(), sender).await {
-        for entry in inventory.containers.iter().filter(|entry| entry.exit.is_none()) {
-            if let Err(error) = monitor.signal(&entry.container, libc::SIGKILL).await {
-                tracing::warn!(container = entry.container, %error, "cannot kill it");
-            }
-        }
-        for _ in 0..50 {
-            if monitor.shutdown().await.is_ok() {
-                break;
-            }
-            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    let Ok((monitor, inventory)) = Monitor::connect(dir.to_owned(), sender).await else { return };
+    for entry in inventory.containers.iter().filter(|entry| entry.exit.is_none()) {
+        if let Err(error) = monitor.signal(&entry.container, libc::SIGKILL).await {
+            tracing::warn!(container = entry.container, %error, "cannot kill it");
         }
     }
-    for name in ["pins/net", "pins/ipc", "pins/uts", "pins/pid", "shm"] {
-        mount::detach(&dir.join(name))?;
+    for _ in 0..50 {
+        if monitor.shutdown().await.is_ok() {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
     }
-    std::fs::remove_dir_all(dir)
 }
 
 /// Containers that the OCI runtime knows and haled doesn't.

@@ -17,7 +17,10 @@ use crate::container::exec::{self, Output};
 use crate::container::state::{State, nanos};
 use crate::health::Policy;
 use crate::id::{ContainerId, SandboxId};
+use crate::monitor::sysctl::{self, Own};
+use crate::network;
 use crate::oci::Runtime;
+use crate::oci::model::Sharing;
 
 /// Notices of a monitor that may wait for the driver.
 pub(super) const NOTICES: usize = 256;
@@ -66,6 +69,7 @@ impl Pods {
         policy: Option<Policy>,
     ) -> Result<SandboxId> {
         let runtime = self.runtime(&config.runtime_handler)?;
+        check(&config)?;
         let handle = {
             let mut table = self.write();
             let id = random_id(SandboxId::from_random);
@@ -221,11 +225,11 @@ impl Pods {
     }
 
     /// Takes in a pod that recovery has put together, and sets it going.
-    pub(super) fn adopt(&self, driver: Driver, handle: Handle, containers: Vec<ContainerId>) {
+    pub(super) fn adopt(&self, driver: Driver, handle: Handle) {
         let mut table = self.write();
         table.names.insert(name_of(&driver.config), handle.id.clone());
-        for container in containers {
-            table.containers.insert(container, handle.id.clone());
+        for container in &driver.containers {
+            table.containers.insert(container.id.clone(), handle.id.clone());
         }
         table.pods.insert(handle.id.clone(), handle);
         tokio::spawn(driver.run());
@@ -271,6 +275,17 @@ fn random_id<T>(make: impl FnOnce([u8; 32]) -> T) -> T {
     let mut bytes = [0; 32];
     getrandom::fill(&mut bytes).expect("the kernel gives random bytes once it has booted");
     make(bytes)
+}
+
+/// Refuses what can't be made, before anything of it is.
+fn check(config: &SandboxConfig) -> std::result::Result<(), Error> {
+    network::check_annotations(&config.annotations)
+        .map_err(|error| Error::Invalid(error.to_string()))?;
+    let own = Own { network: config.network == Sharing::Pod, ipc: config.ipc == Sharing::Pod };
+    for name in config.sysctls.keys() {
+        sysctl::file(name, own).map_err(Error::Invalid)?;
+    }
+    Ok(())
 }
 
 /// The value of the only key that begins with `id`.

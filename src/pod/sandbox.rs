@@ -62,6 +62,27 @@ pub(super) async fn start(
     let of_monitor = |source| Error::Monitor { id: id.clone(), source };
     let monitor =
         Monitor::spawn(services.monitor.clone(), dir.clone(), notices).await.map_err(of_monitor)?;
+    match furnish(services, id, config, &monitor, &cgroup).await {
+        Ok((pause, network)) => Ok(Up { monitor, pause, network }),
+        Err(error) => {
+            // The namespaces stay pinned, for CNI DEL.
+            if let Err(error) = monitor.shutdown().await {
+                tracing::warn!(sandbox = %id, %error, "the monitor did not shut down by itself");
+            }
+            Err(error)
+        }
+    }
+}
+
+/// Pause, its cgroup and the network, beside a monitor that is there.
+async fn furnish(
+    services: &Services,
+    id: &SandboxId,
+    config: &SandboxConfig,
+    monitor: &Monitor,
+    cgroup: &str,
+) -> Result<(Process, Option<Attached>), Error> {
+    let dir = services.pods_dir.join(id);
     let pause = monitor
         .sandbox(SandboxSpec {
             pause: services.pause.clone(),
@@ -76,22 +97,17 @@ pub(super) async fn start(
             pins: dir.join("pins"),
         })
         .await
-        .map_err(of_monitor)?;
-    cgroup::join(&cgroup, pause.pid)
+        .map_err(|source| Error::Monitor { id: id.clone(), source })?;
+    cgroup::join(cgroup, pause.pid)
         .map_err(Error::io("cannot put pause into cgroup", cgroup.as_ref()))?;
-    let network = if config.network == Sharing::Pod {
-        let attached = services
-            .network
-            .add(&attachment(id, &dir, config))
-            .await
-            .map_err(|source| Error::Network { id: id.clone(), source })?;
-        let (dir, hostname, ips) = (dir.clone(), config.hostname.clone(), attached.ips.clone());
-        blocking(move || write_hosts(&dir, &hostname, &ips)).await?;
-        Some(attached)
-    } else {
-        None
-    };
-    Ok(Up { monitor, pause, network })
+    if config.network == Sharing::Node {
+        return Ok((pause, None));
+    }
+    let attached = services.network.add(&attachment(id, &dir, config)).await;
+    let attached = attached.map_err(|source| Error::Network { id: id.clone(), source })?;
+    let (hostname, ips) = (config.hostname.clone(), attached.ips.clone());
+    blocking(move || write_hosts(&dir, &hostname, &ips)).await?;
+    Ok((pause, Some(attached)))
 }
 
 /// Takes everything down but the directory, which still has what the exited containers
@@ -104,13 +120,12 @@ pub(super) async fn take_down(
     network: Option<&Attached>,
 ) -> Result<(), Error> {
     let dir = services.pods_dir.join(id);
-    if config.network == Sharing::Pod {
-        services
-            .network
-            .del(&attachment(id, &dir, config), network)
-            .await
-            .map_err(|source| Error::Network { id: id.clone(), source })?;
-    }
+    let detached = if config.network == Sharing::Pod {
+        services.network.del(&attachment(id, &dir, config), network).await
+    } else {
+        Ok(())
+    };
+    // Whatever the network says, no process stays.
     if let Some(monitor) = monitor {
         // A monitor that is gone, or refuses, is no reason to keep the rest: its pause is
         // in the cgroup that is emptied next.
@@ -118,16 +133,23 @@ pub(super) async fn take_down(
             tracing::warn!(sandbox = %id, %error, "the monitor did not shut down by itself");
         }
     }
-    let cgroup = pause_cgroup(services, id, config);
+    let (cgroup, of_dir) = (pause_cgroup(services, id, config), dir.clone());
     blocking(move || {
         cgroup::kill(&cgroup).map_err(Error::io("cannot end what is in", cgroup.as_ref()))?;
-        for name in ["net", "ipc", "uts", "pid"] {
-            detach(&dir.join("pins").join(name))?;
-        }
-        detach(&dir.join("shm"))?;
+        unpin(&of_dir, &["pins/ipc", "pins/uts", "pins/pid", "shm"])?;
         cgroup::remove(&cgroup).map_err(Error::io("cannot remove cgroup", cgroup.as_ref()))
     })
-    .await
+    .await?;
+    detached.map_err(|source| Error::Network { id: id.clone(), source })?;
+    // Only now: DEL, tried again, needs it.
+    blocking(move || unpin(&dir, &["pins/net"])).await
+}
+
+/// Takes down what is left of a pod that nobody remembers, as far as its id tells.
+pub(super) async fn take_down_stray(services: &Services, id: &SandboxId) -> Result<(), Error> {
+    let config = SandboxConfig::default();
+    take_down(services, id, &config, None, None).await?;
+    delete_directory(services.pods_dir.join(id)).await
 }
 
 /// Deletes the run directory of a pod that is down.
@@ -141,8 +163,16 @@ pub(super) async fn delete_directory(dir: PathBuf) -> Result<(), Error> {
     .await
 }
 
-fn detach(path: &Path) -> Result<(), Error> {
-    mount::detach(path).map_err(Error::io("cannot unmount", path))
+/// Unmounts, and deletes what was mounted on: a file that is left would pass for a namespace.
+fn unpin(dir: &Path, names: &[&str]) -> Result<(), Error> {
+    for path in names.iter().map(|name| dir.join(name)) {
+        mount::detach(&path).map_err(Error::io("cannot unmount", &path))?;
+        // /dev/shm is a directory, and goes with the rest.
+        if path.is_file() {
+            std::fs::remove_file(&path).map_err(Error::io("cannot delete", &path))?;
+        }
+    }
+    Ok(())
 }
 
 /// The pod as its network sees it.

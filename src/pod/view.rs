@@ -50,6 +50,8 @@ pub struct ContainerView {
     pub config: Arc<ContainerConfig>,
     /// `sha256:…`.
     pub image_id: String,
+    /// A name of that image; its id where it has none.
+    pub image_name: String,
     /// A digest reference.
     pub image_ref: String,
     /// Who its process runs as.

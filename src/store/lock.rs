@@ -23,7 +23,7 @@ pub struct RootLock {
 
 /// Another daemon runs on this root directory.
 #[derive(Debug, thiserror::Error)]
-#[error("another haled (pid {pid}) runs on {}: stop it, or give --root another directory", root.display())]
+#[error("another haled (pid {pid}) runs on {}: stop it, or give --root and --state directories of their own", root.display())]
 pub struct RootInUse {
     /// The directory.
     pub root: PathBuf,
@@ -92,7 +92,7 @@ mod tests {
         assert_eq!(
             error.to_string(),
             format!(
-                "another haled (pid {}) runs on {}: stop it, or give --root another directory",
+                "another haled (pid {}) runs on {}: stop it, or give --root and --state directories of their own",
                 std::process::id(),
                 root.path().display()
             )

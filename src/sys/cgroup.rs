@@ -325,6 +325,11 @@ fn remove_tree(root: &Path, deadline: Instant) -> io::Result<()> {
 }
 
 /// A cgroup path as one below a mount point; refuses whatever could lead elsewhere.
+/// Whether a path can be a cgroup's: absolute, of names without `.` and `..`.
+pub fn check(path: &str) -> io::Result<()> {
+    relative(path).map(drop)
+}
+
 fn relative(path: &str) -> io::Result<&Path> {
     let Some(rest) = path.strip_prefix('/') else {
         return Err(invalid(path, "it must start with /"));

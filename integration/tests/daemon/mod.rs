@@ -271,6 +271,23 @@ impl Daemon {
         Ok(self.runtime().await.create_container(request).await?.into_inner().container_id)
     }
 
+    /// The pid of a container's first process, on the node.
+    pub async fn pid(&self, container: &str) -> i32 {
+        let request = cri::ContainerStatusRequest { container_id: container.into(), verbose: true };
+        let response = self.runtime().await.container_status(request).await.unwrap();
+        let info = &response.into_inner().info["info"];
+        let info: serde_json::Value = serde_json::from_str(info).unwrap();
+        info["pid"].as_i64().unwrap().try_into().unwrap()
+    }
+
+    /// kill -9 of a pod's monitor.
+    pub fn kill_monitor(&self, sandbox: &str) {
+        let file = self.path("state/pods").join(sandbox).join("monitor.pid");
+        let pid = std::fs::read_to_string(file).unwrap().trim().parse().unwrap();
+        let pid = nix::unistd::Pid::from_raw(pid);
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
+    }
+
     pub async fn status(&self, container: &str) -> cri::ContainerStatus {
         let request =
             cri::ContainerStatusRequest { container_id: container.into(), verbose: false };
@@ -372,6 +389,13 @@ impl Daemon {
     pub async fn stop(&self, container: &str, timeout: i64) {
         let request = cri::StopContainerRequest { container_id: container.into(), timeout };
         self.runtime().await.stop_container(request).await.unwrap();
+    }
+
+    pub async fn stop_pod(&self, sandbox: &str) {
+        let request = cri::StopPodSandboxRequest { pod_sandbox_id: sandbox.into() };
+        if let Err(error) = self.runtime().await.stop_pod_sandbox(request).await {
+            panic!("{error}\n{}", self.log());
+        }
     }
 
     pub async fn remove_pod(&self, sandbox: &str) {
