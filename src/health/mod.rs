@@ -107,6 +107,55 @@ pub enum RestartPolicy {
     Never,
 }
 
+/// What one container has of its own.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ContainerPolicy {
+    /// In place of the pod's.
+    pub restart: Option<RestartPolicy>,
+    /// Asked first, in order, and not after a probe's kill.
+    pub rules: Vec<RestartRule>,
+    /// What runs after its start and before its stop.
+    pub hooks: Hooks,
+}
+
+/// A restartPolicyRule: what to do after some exit codes (Kubernetes' KEP-5307 and KEP-5532).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RestartRule {
+    /// Whether `codes` are those that match (In), or all others do (NotIn).
+    pub within: bool,
+    /// 0 to 255, at most 255 of them.
+    pub codes: Vec<i32>,
+    /// What to do.
+    pub action: RuleAction,
+}
+
+/// What a restartPolicyRule does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RuleAction {
+    /// The container is started again.
+    Restart,
+    /// Every container of the pod is started again, the init containers first.
+    RestartAllContainers,
+}
+
+/// What runs after a container's start and before its stop.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Hooks {
+    /// Its failure kills the container.
+    pub post_start: Option<Hook>,
+    /// Within the grace; its failure is only told.
+    pub pre_stop: Option<Hook>,
+}
+
+/// One hook.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Hook {
+    /// `Exec` or `HttpGet`; never `TcpSocket`.
+    Run(Handler),
+    /// Waits so long.
+    Sleep(Duration),
+}
+
 /// Who acts on a verdict.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum Heal {
@@ -126,8 +175,11 @@ pub enum Heal {
 pub struct Policy {
     /// By container name. Empty: the pod is left alone.
     pub probes: BTreeMap<String, Probes>,
-    /// For every container.
+    /// For every container that has none of its own.
     pub restart: RestartPolicy,
+    /// What containers have of their own, by name.
+    #[serde(default)]
+    pub containers: BTreeMap<String, ContainerPolicy>,
     /// Who acts.
     pub heal: Heal,
 }
