@@ -77,6 +77,10 @@ demo: setup-demo build helpers ## run a pod, see its liveness probe fail and the
 conformance: setup build helpers ## crictl's pod life and critest (needs the go command)
 	HALED=$(abspath target/release/haled) HALED_HELPERS=$(HALED_HELPER_DIR) integration/conformance/run
 
+.PHONY: bench
+bench: setup helpers ## what a pod costs in time and memory, beside bare runc and CNI (root)
+	$(CARGO) bench --bench pods
+
 .PHONY: clean
 clean: ## remove everything that was built
 	$(CARGO) clean

@@ -1,5 +1,62 @@
 //! haled: a container runtime for Kubernetes nodes that heals the pods it runs.
-// The front page is written last.
+//!
+//! This page is the architecture. The rooms of the source are named in reading order, each with
+//! what it must never hold; a test (`integration/tests/architecture.rs`) checks the arrows
+//! between them.
+//!
+//! # Processes
+//!
+//! ```text
+//!  kubelet / crictl / halectl
+//!         │ gRPC on a unix socket (CRI v1, haled v1)
+//!  ┌──────▼───────────────────────────────┐
+//!  │ haled            the daemon, tokio   │  may stop, crash, be upgraded: pods don't notice
+//!  └──┬────────────────────────────┬──────┘
+//!     │ seqpacket socket, one a pod│
+//!  ┌──▼─────────────┐         ┌────▼───────────┐  one a pod, outlives the daemon: parent and
+//!  │ haled-monitor  │         │ haled-monitor  │  reaper of the pod's processes, writes logs
+//!  │  ├ haled-pause │         │  ├ haled-pause │  and exit records
+//!  │  └ app (runc)  │         │  └ app (runc)  │
+//!  └────────────────┘         └────────────────┘
+//! ```
+//!
+//! The daemon holds nothing that it can't rebuild from its [`store`], the monitors and the
+//! kernel. haled-pause holds a pod's namespaces and is 1 KB of system calls.
+//!
+//! # Rooms
+//!
+//! | room | what it is | what is never there |
+//! |---|---|---|
+//! | [`cri`] | the gRPC face, a file for each RPC or family; errors become codes in `status` | state |
+//! | [`manifest`] | Pod manifests, and the controller that keeps their pods running | gRPC, processes |
+//! | [`pod`] | the sandbox and the driver task that owns a pod and its containers | gRPC, manifests |
+//! | [`container`] | what is done to one container: create, start, stop, remove, exec, logs | a list of containers, a decision to restart |
+//! | [`health`] | probes, back-off, restart policy: pure; and what runs a network probe | a pod's tasks |
+//! | [`oci`] | config.json as a pure function; how runc and others are called | a container's state |
+//! | [`monitor`] | the process beside every pod, its wire and the daemon's side of it | images, networks, policy |
+//! | [`image`] | references, registries, content, layers, root file systems | anything that runs |
+//! | [`network`] | CNI configuration, plugins, results | pods |
+//! | [`stats`] | what cgroups use | containers |
+//! | [`config`] | the TOML file | a look at the machine |
+//! | [`cli`] | halectl: everything over the socket | any other room |
+//! | [`store`] | versioned records in SQLite | what a record means |
+//! | [`sys`] | all `unsafe`, descriptors, mounts, namespaces, cgroups | a word of the domain |
+//!
+//! `cri → manifest, pod, container, image, network, stats`; `manifest → pod, container, health, image`;
+//! `pod → container, network, monitor`; `container → oci, monitor, image, health`. The rooms
+//! at the bottom don't know each other. [`daemon`] puts them together.
+//!
+//! # What holds everywhere
+//!
+//! - **One task owns a pod.** It takes a closed enum of events; long work runs in child tasks
+//!   that report back as events. List and Status read a published snapshot and never wait, and
+//!   a caller is answered only after what it is told has been published.
+//! - **A cancelled call changes nothing half-way.** Work belongs to the pod's task; the same
+//!   call again joins what is in flight.
+//! - **The intent is written before the deed**, so that a daemon that comes back can finish or
+//!   undo whatever it finds.
+//! - **Policy is pure**: it is handed values and a time, and gives back what to do.
+//! - **A process is a pid and its start time**, or a pidfd: never a bare pid.
 
 pub mod id;
 pub mod monitor;

@@ -1,6 +1,6 @@
 //! Pods: the sandbox, its driver task, its namespaces and files.
 //!
-//! One task per pod ([`driver`]) owns the pod and its containers and takes events one after
+//! One task per pod (`driver`) owns the pod and its containers and takes events one after
 //! another; long work runs in child tasks that report back as events. Everyone else reads
 //! the published [`view`]. No gRPC type and no manifest comes here.
 

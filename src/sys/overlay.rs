@@ -38,8 +38,7 @@ impl Overlay<'_> {
                 let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
                 Ok(rustix::mount::move_mount(&mount, "", CWD, target, flags)?)
             }
-            Err(Refusal::Unable) => self.attach_by_options(target),
-            Err(Refusal::Failed(error)) => Err(error),
+            Err(refusal) => refusal.unless(|| self.attach_by_options(target)),
         }
     }
 
@@ -48,8 +47,7 @@ impl Overlay<'_> {
     pub fn detached(&self, scratch: &Path) -> io::Result<OwnedFd> {
         match self.build() {
             Ok(mount) => Ok(mount),
-            Err(Refusal::Unable) => self.detached_by_options(scratch),
-            Err(Refusal::Failed(error)) => Err(error),
+            Err(refusal) => refusal.unless(|| self.detached_by_options(scratch)),
         }
     }
 
@@ -125,7 +123,22 @@ impl Overlay<'_> {
 enum Refusal {
     /// This kernel can't: the old one may.
     Unable,
+    /// Before Linux 6.6 an option that overlayfs doesn't know is taken, and refused with
+    /// EINVAL only when the mount is made; so after EINVAL, too, the old one may.
     Failed(io::Error),
+}
+
+impl Refusal {
+    /// What the old API gave, or the reason the new one had, which says more.
+    fn unless<T>(self, by_options: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+        match self {
+            Self::Unable => by_options(),
+            Self::Failed(error) if error.kind() == io::ErrorKind::InvalidInput => {
+                by_options().map_err(|_| error)
+            }
+            Self::Failed(error) => Err(error),
+        }
+    }
 }
 
 fn open_path(path: &Path) -> io::Result<OwnedFd> {

@@ -117,6 +117,11 @@ impl Daemon {
         }
     }
 
+    /// The daemon's own.
+    pub fn process_id(&self) -> u32 {
+        self.process.as_ref().expect("it runs").id()
+    }
+
     /// kill -9: nothing can be tidied up.
     pub fn kill(&mut self) {
         let mut process = self.process.take().expect("it runs");
