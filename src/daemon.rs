@@ -124,8 +124,7 @@ async fn serve(config: Config) -> Result<(), String> {
     }
     drop(locks);
     match served {
-        Ok(Ok(Ok(()))) => Ok(()),
-        Ok(Ok(Err(error))) => Err(format!("serving failed: {error}")),
+        Ok(Ok(())) => Ok(()),
         Ok(Err(panic)) => Err(format!("serving failed: {panic}")),
         Err(_) => {
             tracing::warn!(
@@ -146,12 +145,14 @@ fn services(config: &Config, store: &Store, images: &Images) -> Result<Services,
         bridge_name: config.network.bridge_name.clone(),
         bridge_subnet: config.network.bridge_subnet.clone(),
     });
+    let monitor = helper(config, "haled-monitor")?;
     let runtimes = config.runtime.handlers.iter().map(|(name, path)| {
         let runtime = Runtime {
             name: name.clone(),
             // A bare name is looked for in PATH; what isn't there is said by RuntimeReady.
             path: path.to_str().and_then(oci::resolve_path).unwrap_or_else(|| path.clone()),
             root: config.state.join("runtimes").join(name),
+            keeper: monitor.clone(),
         };
         (name.clone(), runtime)
     });
@@ -160,9 +161,9 @@ fn services(config: &Config, store: &Store, images: &Images) -> Result<Services,
         images: images.clone(),
         network,
         runtimes: runtimes.collect(),
+        monitor: monitor.clone(),
         default_handler: config.runtime.default_handler.clone(),
         pods_dir: config.state.join("pods"),
-        monitor: helper(config, "haled-monitor")?,
         pause: helper(config, "haled-pause")?,
         cgroup_parent: config.runtime.cgroup_parent.clone(),
         backoff: BackoffSettings {

@@ -3,18 +3,25 @@
 use std::ffi::OsString;
 use std::io::{self, Write as _};
 use std::path::PathBuf;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 use std::time::Duration;
 
+use haled::monitor::exec::keep;
 use haled::monitor::serve::{Limits, serve};
 
-const USAGE: &str = "usage: haled-monitor --dir DIR [--idle-seconds N] [--start-seconds N]\n\n\
+const USAGE: &str = "usage: haled-monitor --dir DIR [--idle-seconds N] [--start-seconds N]\n\
+    \x20      haled-monitor --exec PIDFILE RUNTIME ARGUMENT...\n\n\
     Started by haled for each pod. DIR is the pod's run directory. A monitor that has nothing\n\
     to look after and nobody to talk to ends after --idle-seconds (60); an OCI runtime that\n\
-    has not started its container after --start-seconds (120) is killed.\n";
+    has not started its container after --start-seconds (120) is killed.\n\n\
+    With --exec it is the parent of one command: of the pid that RUNTIME writes to PIDFILE.\n";
 
 fn main() -> ExitCode {
-    let Some((dir, limits)) = options(std::env::args_os().skip(1)) else {
+    let mut arguments = std::env::args_os().skip(1).peekable();
+    if arguments.next_if(|first| first == "--exec").is_some() {
+        return exec(arguments);
+    }
+    let Some((dir, limits)) = options(arguments) else {
         eprint!("{USAGE}");
         return ExitCode::from(2);
     };
@@ -23,6 +30,23 @@ fn main() -> ExitCode {
         Err(error) => {
             eprintln!("haled-monitor: {error}");
             ExitCode::FAILURE
+        }
+    }
+}
+
+/// Exit codes are the command's own; 125 stands for what went wrong here.
+fn exec(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
+    let (Some(pid_file), Some(runtime)) = (arguments.next(), arguments.next()) else {
+        eprint!("{USAGE}");
+        return ExitCode::from(2);
+    };
+    let mut command = Command::new(runtime);
+    command.args(arguments);
+    match keep(pid_file.as_ref(), command) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            eprintln!("haled-monitor: {error}");
+            ExitCode::from(125)
         }
     }
 }

@@ -3,8 +3,8 @@
 //! Every command gets a cgroup of its own below the container's, so that at its time limit
 //! the command goes with all its descendants, whatever they did to escape it.
 
+use std::os::fd::OwnedFd;
 use std::process::Stdio;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt};
@@ -12,7 +12,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::{Error, Place};
 use crate::oci::{self, Exec, Runtime};
-use crate::sys::cgroup;
+use crate::sys::{cgroup, process};
 
 /// What is kept of each of a command's two outputs, in bytes; more is read and dropped. Both
 /// together stay below the 16 MiB that CRI clients accept in a message.
@@ -21,6 +21,9 @@ pub const MAX_OUTPUT: usize = 7 * 1024 * 1024;
 /// How long a child that outlives the command may keep an output open before the answer is
 /// given without what it may yet write.
 const LINGER: Duration = Duration::from_millis(500);
+
+/// Scratch directories and sub-cgroups are named by this and a random number.
+const PREFIX: &str = "exec-";
 
 /// What a command gave.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -41,7 +44,6 @@ pub async fn run(
     command: &[String],
     limit: Option<Duration>,
 ) -> Result<Output, Error> {
-    static SERIAL: AtomicU64 = AtomicU64::new(0);
     let name = command.first().cloned().unwrap_or_default();
     if name.is_empty() {
         return Err(Error::Invalid(format!("no command was given to run in {}", place.id)));
@@ -49,14 +51,13 @@ pub async fn run(
     let failed = |why: String| Error::Exec { id: place.id.clone(), command: name.clone(), why };
     let deadline = limit.map(|limit| Instant::now() + limit);
 
-    let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
-    let scratch = Scratch::new(runtime, place, &format!("exec-{}-{serial}", std::process::id()))?;
-    let process = read_process(place)?;
+    let mut scratch = Scratch::new(runtime, place)?;
+    let of_container = read_process(place)?;
     let pid_file = scratch.dir.join("pid");
     let spec = Exec {
         container: place.id.as_str(),
         command,
-        process: &process,
+        process: &of_container,
         tty: false,
         sub_cgroup: scratch.sub_cgroup.as_deref(),
         pid_file: &pid_file,
@@ -66,9 +67,11 @@ pub async fn run(
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
-        .kill_on_drop(true)
+        // With the runtime that it has started: one group to kill.
+        .process_group(0)
         .spawn()
         .map_err(|error| failed(error.to_string()))?;
+    scratch.group = child.id().and_then(|pid| i32::try_from(pid).ok());
     let mut output = Output::default();
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
 
@@ -77,27 +80,27 @@ pub async fn run(
             tokio::join!(collect(stdout, &mut output.stdout), collect(stderr, &mut output.stderr))
         };
         tokio::pin!(outputs);
-        let wait = async {
-            let mut drained = false;
-            let status = loop {
+        let mut drained = false;
+        let status = async {
+            loop {
                 tokio::select! {
                     status = child.wait() => break status,
                     _ = &mut outputs, if !drained => drained = true,
                 }
-            };
-            if !drained {
-                // Errors only when the time is up, and then the answer is due.
-                drop(timeout(LINGER, &mut outputs).await);
             }
-            status
         };
-        match deadline {
-            Some(deadline) => timeout_at(deadline, wait).await.ok(),
-            None => Some(wait.await),
+        let status = match deadline {
+            Some(deadline) => timeout_at(deadline, status).await.ok(),
+            None => Some(status.await),
+        };
+        if status.is_some() && !drained {
+            // Errors only when the time is up, and then the answer is due.
+            drop(timeout(LINGER, &mut outputs).await);
         }
+        status
     };
     let Some(status) = ended else {
-        scratch.kill().await;
+        scratch.kill(&mut child).await;
         let limit = limit.unwrap_or_default();
         return Err(Error::ExecTimeout { id: place.id.clone(), command: name, limit });
     };
@@ -107,6 +110,20 @@ pub async fn run(
     scratch.finished();
     // The runtime ended before there was a command: the words are the runtime's.
     failure.map_or(Ok(output), |why| Err(failed(why)))
+}
+
+/// Ends what a daemon that is gone was executing in a container: nobody waits for it any
+/// more. What a command that had ended left in the background is not touched. Blocks.
+pub fn end_leftovers(place: &Place) {
+    let Ok(entries) = std::fs::read_dir(&place.bundle) else { return };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let Some(name) = name.to_str().filter(|name| name.starts_with(PREFIX)) else { continue };
+        end(&place.cgroup, name);
+        if let Err(error) = std::fs::remove_dir_all(entry.path()) {
+            tracing::warn!(dir = %entry.path().display(), %error, "cannot delete");
+        }
+    }
 }
 
 fn exit_code(status: std::process::ExitStatus) -> i32 {
@@ -144,25 +161,41 @@ struct Scratch {
     name: String,
     /// What the runtime takes for it; `None`: this runtime has no such thing.
     sub_cgroup: Option<String>,
+    /// The process group of the keeper and the runtime.
+    group: Option<i32>,
     over: bool,
 }
 
 impl Scratch {
-    fn new(runtime: &Runtime, place: &Place, name: &str) -> Result<Self, Error> {
-        let dir = place.bundle.join(name);
+    fn new(runtime: &Runtime, place: &Place) -> Result<Self, Error> {
+        let mut random = [0; 8];
+        getrandom::fill(&mut random).expect("the kernel gives random bytes once it has booted");
+        let name = format!("{PREFIX}{:016x}", u64::from_le_bytes(random));
+        let dir = place.bundle.join(&name);
         std::fs::create_dir(&dir).map_err(Error::io("cannot make", &dir))?;
-        let sub_cgroup = runtime
-            .takes_sub_cgroup()
-            .then(|| cgroup::create_sub(&place.cgroup, name))
-            .transpose()
-            .map_err(Error::io("cannot make a cgroup below", place.cgroup.as_ref()))?;
-        let (cgroup, name) = (place.cgroup.clone(), name.to_owned());
-        Ok(Self { dir, cgroup, name, sub_cgroup, over: false })
+        let cgroup = place.cgroup.clone();
+        let mut scratch = Self { dir, cgroup, name, sub_cgroup: None, group: None, over: false };
+        if runtime.takes_sub_cgroup() {
+            let made = cgroup::create_sub(&scratch.cgroup, &scratch.name);
+            let made =
+                made.map_err(Error::io("cannot make a cgroup below", scratch.cgroup.as_ref()))?;
+            scratch.sub_cgroup = Some(made);
+        }
+        Ok(scratch)
     }
 
-    /// Ends the command and its descendants, and waits for it.
-    async fn kill(mut self) {
+    /// Ends the command and its descendants, and waits for that.
+    async fn kill(mut self, child: &mut tokio::process::Child) {
         self.over = true;
+        let family = self.family();
+        // The runtime first: it must not start what is killed next.
+        self.kill_group();
+        drop(timeout(LINGER, child.wait()).await);
+        for member in family {
+            if let Err(error) = process::signal(&member, libc::SIGKILL) {
+                tracing::warn!(cgroup = self.cgroup, %error, "cannot kill a timed-out command");
+            }
+        }
         let (cgroup, name) = (self.cgroup.clone(), self.name.clone());
         let killed = tokio::task::spawn_blocking(move || end(&cgroup, &name)).await;
         if killed.is_err() {
@@ -176,8 +209,26 @@ impl Scratch {
     /// The command ended by itself: what it started in the background may go on.
     fn finished(mut self) {
         self.over = true;
+        let (cgroup, name) = (self.cgroup.clone(), self.name.clone());
         // Refused while a background process is in it; then it goes with the container.
-        drop(cgroup::remove_sub(&self.cgroup, &self.name));
+        tokio::task::spawn_blocking(move || drop(cgroup::remove_sub(&cgroup, &name)));
+    }
+
+    fn kill_group(&self) {
+        let Some(group) = self.group else { return };
+        if let Err(error) = process::signal_child(-group, libc::SIGKILL) {
+            tracing::warn!(cgroup = self.cgroup, %error, "cannot kill a timed-out command");
+        }
+    }
+
+    /// The command and all below it, where no cgroup holds them together.
+    fn family(&self) -> Vec<OwnedFd> {
+        if self.sub_cgroup.is_some() {
+            return Vec::new();
+        }
+        let pid = std::fs::read_to_string(self.dir.join("pid")).ok();
+        let pid = pid.and_then(|text| text.trim().parse().ok());
+        pid.map(process::family).unwrap_or_default()
     }
 }
 
@@ -187,6 +238,7 @@ impl Drop for Scratch {
             tracing::warn!(dir = %self.dir.display(), %error, "cannot delete");
         }
         if !self.over {
+            self.kill_group();
             let (cgroup, name) = (self.cgroup.clone(), self.name.clone());
             std::thread::spawn(move || end(&cgroup, &name));
         }

@@ -2,25 +2,29 @@
 
 use std::io;
 use std::path::Path;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::time::Duration;
 
+use hyper::body::Incoming;
+use hyper::server::conn::http2;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::graceful::GracefulShutdown;
 use nix::sys::stat::{Mode, umask};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{UnixListener, UnixStream};
-use tokio_stream::StreamExt as _;
-use tokio_stream::wrappers::UnixListenerStream;
+use tokio::net::UnixListener;
+use tonic::service::Routes;
 use tonic::service::interceptor::InterceptedService;
-use tonic::transport::server::{Connected, Server};
 use tonic::{Request, Status};
+use tower::ServiceExt as _;
 
 use super::Face;
-use crate::pod::orchestrator::{Open, Presence};
+use crate::pod::orchestrator::Open;
 use crate::proto::cri::image_service_server::ImageServiceServer;
 use crate::proto::cri::runtime_service_server::RuntimeServiceServer;
 use crate::proto::haled::haled_server::HaledServer;
 
+/// After a connection could not be accepted.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// The largest message taken and sent, in bytes: the kubelet's own limit.
 const MAX_MESSAGE: usize = 16 * 1024 * 1024;
 
@@ -52,31 +56,60 @@ pub fn bind(path: &Path) -> io::Result<UnixListener> {
 }
 
 /// Serves until `shutdown` resolves, and lets running calls end.
-pub async fn serve(
-    face: Face,
-    listener: UnixListener,
-    shutdown: impl Future<Output = ()>,
-) -> Result<(), tonic::transport::Error> {
+///
+/// Without tonic's own server, which ends a call at its client's deadline with CANCELLED where
+/// gRPC has DEADLINE_EXCEEDED: clients keep their own deadlines and then cancel the call.
+pub async fn serve(face: Face, listener: UnixListener, shutdown: impl Future<Output = ()>) {
     let presence = face.pods.services().presence.clone();
-    let connections = UnixListenerStream::new(listener)
-        .map(move |stream| stream.map(|stream| Connection::new(stream, &presence)));
+    let routes = routes(face);
+    let running = GracefulShutdown::new();
+    tokio::pin!(shutdown);
+    loop {
+        let stream = tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    // Out of descriptors: some will be free again.
+                    tracing::error!(%error, "cannot accept a connection");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            },
+            () = &mut shutdown => break,
+        };
+        let open = Arc::new(presence.open(std::time::Instant::now()));
+        let routes = routes.clone();
+        let service = service_fn(move |mut request: hyper::Request<Incoming>| {
+            request.extensions_mut().insert(open.clone());
+            routes.clone().oneshot(request)
+        });
+        let connection = http2::Builder::new(TokioExecutor::new())
+            .serve_connection(TokioIo::new(stream), service);
+        let connection = running.watch(connection);
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "a connection ended");
+            }
+        });
+    }
+    running.shutdown().await;
+}
+
+fn routes(face: Face) -> Routes {
     let runtime = RuntimeServiceServer::new(face.clone())
         .max_decoding_message_size(MAX_MESSAGE)
         .max_encoding_message_size(MAX_MESSAGE);
     let image = ImageServiceServer::new(face.clone())
         .max_decoding_message_size(MAX_MESSAGE)
         .max_encoding_message_size(MAX_MESSAGE);
-    Server::builder()
-        // An orchestrator is known by the use of the CRI, so only its services are noted.
-        .add_service(InterceptedService::new(runtime, note_use))
+    let haled = HaledServer::new(face)
+        .max_decoding_message_size(MAX_MESSAGE)
+        .max_encoding_message_size(MAX_MESSAGE);
+    // An orchestrator is known by the use of the CRI, so only its services are noted.
+    Routes::new(InterceptedService::new(runtime, note_use))
         .add_service(InterceptedService::new(image, note_use))
-        .add_service(
-            HaledServer::new(face)
-                .max_decoding_message_size(MAX_MESSAGE)
-                .max_encoding_message_size(MAX_MESSAGE),
-        )
-        .serve_with_incoming_shutdown(connections, shutdown)
-        .await
+        .add_service(haled)
+        .prepare()
 }
 
 /// Notes that a connection is used.
@@ -86,52 +119,4 @@ fn note_use(request: Request<()>) -> Result<Request<()>, Status> {
         open.used(std::time::Instant::now());
     }
     Ok(request)
-}
-
-/// A client's connection; its drop ends its presence.
-struct Connection {
-    stream: UnixStream,
-    open: Arc<Open>,
-}
-
-impl Connection {
-    fn new(stream: UnixStream, presence: &Presence) -> Self {
-        Self { stream, open: Arc::new(presence.open(std::time::Instant::now())) }
-    }
-}
-
-impl Connected for Connection {
-    type ConnectInfo = Arc<Open>;
-
-    fn connect_info(&self) -> Arc<Open> {
-        self.open.clone()
-    }
-}
-
-impl AsyncRead for Connection {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, buffer)
-    }
-}
-
-impl AsyncWrite for Connection {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
-    }
 }

@@ -16,6 +16,7 @@ mod birth;
 pub mod client;
 mod connection;
 mod container;
+pub mod exec;
 mod exit_record;
 #[cfg(feature = "daemon")]
 mod link;

@@ -37,6 +37,8 @@ pub struct Runtime {
     pub path: PathBuf,
     /// `--root`: where it keeps its state.
     pub root: PathBuf,
+    /// haled-monitor, as the parent of what is executed.
+    pub keeper: PathBuf,
 }
 
 /// A command to execute in a container.
@@ -104,10 +106,11 @@ impl Runtime {
         let process = scratch.join(PROCESS_FILE);
         write_process(exec, &process)?;
 
-        let mut command = Command::new(&self.path);
+        let mut command = Command::new(&self.keeper);
+        command.arg("--exec").arg(exec.pid_file).arg(&self.path);
         command.args(self.global_args());
         command.arg("--log").arg(scratch.join(LOG_FILE)).args(["--log-format", "json"]);
-        command.arg("exec").arg("--process").arg(process);
+        command.args(["exec", "--detach"]).arg("--process").arg(process);
         command.arg("--pid-file").arg(exec.pid_file);
         if let Some(cgroup) = exec.sub_cgroup {
             command.arg("--cgroup").arg(cgroup);
@@ -223,32 +226,39 @@ impl Runtime {
 }
 
 /// Why the runtime didn't execute a command, from the scratch directory of its
-/// [`Runtime::exec`]; `None`: it has nothing to say.
+/// [`Runtime::exec`]; `None`: it has no error to tell, so the exit code is the command's.
 pub fn exec_failure(scratch: &Path) -> Option<String> {
-    log_words(&scratch.join(LOG_FILE))
+    let tail = log_tail(&scratch.join(LOG_FILE))?;
+    tail.lines().any(is_error).then(|| last_words(&tail)).flatten()
 }
 
 /// The last words in a runtime's log, as it writes by `--log FILE`.
 pub fn log_words(log: &Path) -> Option<String> {
+    last_words(&log_tail(log)?)
+}
+
+fn log_tail(log: &Path) -> Option<String> {
     use std::io::{Read as _, Seek as _, SeekFrom};
     let mut file = std::fs::File::open(log).ok()?;
     let length = file.metadata().ok()?.len();
     file.seek(SeekFrom::Start(length.saturating_sub(MAX_LOG_TAIL))).ok()?;
     let mut tail = Vec::new();
     file.take(MAX_LOG_TAIL).read_to_end(&mut tail).ok()?;
-    last_words(&String::from_utf8_lossy(&tail))
+    Some(String::from_utf8_lossy(&tail).into_owned())
+}
+
+/// Whether a line of a log, JSON or logfmt, is an error's.
+fn is_error(line: &str) -> bool {
+    ["\"level\":\"error\"", "level=error", "\"level\":\"fatal\"", "level=fatal"]
+        .iter()
+        .any(|mark| line.contains(mark))
 }
 
 /// What a runtime said last: the message of a JSON or logfmt line, or the plain line. Of
 /// several lines the last that is an error counts, else the last that isn't empty.
 pub(super) fn last_words(text: &str) -> Option<String> {
     let lines = || text.lines().rev().map(str::trim).filter(|line| !line.is_empty());
-    let is_error = |line: &&str| {
-        ["\"level\":\"error\"", "level=error", "\"level\":\"fatal\"", "level=fatal"]
-            .iter()
-            .any(|mark| line.contains(mark))
-    };
-    let line = lines().find(is_error).or_else(|| lines().next())?;
+    let line = lines().find(|line| is_error(line)).or_else(|| lines().next())?;
     let json = serde_json::from_str::<serde_json::Value>(line).ok();
     let words = match json.as_ref().and_then(|json| json.get("msg")).and_then(|msg| msg.as_str()) {
         Some(message) => message.to_owned(),
@@ -316,7 +326,12 @@ mod tests {
     use super::*;
 
     fn runtime(path: &str) -> Runtime {
-        Runtime { name: "runc".into(), path: path.into(), root: "/no/such/root".into() }
+        Runtime {
+            name: "runc".into(),
+            path: path.into(),
+            root: "/no/such/root".into(),
+            keeper: "/no/such/keeper".into(),
+        }
     }
 
     #[test]

@@ -232,6 +232,7 @@ impl Driver {
                     name: String::new(),
                     path: PathBuf::new(),
                     root: PathBuf::new(),
+                    keeper: PathBuf::new(),
                 },
                 containers: Vec::new(),
                 waiting: Vec::new(),

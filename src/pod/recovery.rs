@@ -18,7 +18,7 @@ use super::registry::{NOTICES, Pods};
 use super::{Error, Services, sandbox};
 use crate::container::record::ContainerRecord;
 use crate::container::state::{Ended, Init, State};
-use crate::container::{Place, remove};
+use crate::container::{Place, exec, remove};
 use crate::id::{ContainerId, SandboxId};
 use crate::monitor::client::Monitor;
 use crate::monitor::wire::{Entry, Exit, Inventory};
@@ -150,6 +150,7 @@ async fn find_again(
         name: record.config.runtime_handler.clone(),
         path: record.config.runtime_handler.clone().into(),
         root: services.pods_dir.clone(),
+        keeper: services.monitor.clone(),
     });
 
     let parent = sandbox::cgroup_parent(services, &record.config);
@@ -169,6 +170,10 @@ async fn find_again(
                 tracing::error!(container = %container, %error, "cannot remove it");
             }
         } else {
+            let ended = tokio::task::spawn_blocking(move || exec::end_leftovers(&place)).await;
+            if let Err(error) = ended {
+                tracing::error!(%container, %error, "cannot end what was executed in it");
+            }
             whole.push((container, record));
         }
     }

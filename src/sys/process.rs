@@ -37,6 +37,23 @@ pub fn open(pid: i32, start_ticks: u64) -> io::Result<Option<OwnedFd>> {
     }
 }
 
+/// A process and all that descends from it, as far as it is there to be seen: one whose parent
+/// has ended is nobody's descendant any more.
+pub fn family(pid: i32) -> Vec<OwnedFd> {
+    let mut members = Vec::new();
+    let mut left = vec![pid];
+    while let Some(pid) = left.pop() {
+        let member = start_ticks(pid).and_then(|ticks| open(pid, ticks));
+        members.extend(member.ok().flatten());
+        for thread in std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten() {
+            let children = thread.and_then(|t| std::fs::read_to_string(t.path().join("children")));
+            let children = children.unwrap_or_default();
+            left.extend(children.split_ascii_whitespace().filter_map(|c| c.parse::<i32>().ok()));
+        }
+    }
+    members
+}
+
 /// Sends a signal by pidfd (pidfd_send_signal(2)), real-time signals too. The process is
 /// gone: no error.
 pub fn signal(pidfd: &OwnedFd, signal: i32) -> io::Result<()> {

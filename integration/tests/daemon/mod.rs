@@ -131,8 +131,8 @@ impl Daemon {
 
     /// SIGTERM; gives whether it ended with 0.
     pub fn terminate(&mut self) -> bool {
+        let pid = nix::unistd::Pid::from_raw(self.process_id().try_into().unwrap());
         let mut process = self.process.take().expect("it runs");
-        let pid = nix::unistd::Pid::from_raw(process.id().try_into().unwrap());
         nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
         process.wait().unwrap().success()
     }

@@ -124,6 +124,7 @@ impl Rig {
             path: oci::resolve_path(&name).expect("the runtime is installed"),
             name,
             root: home.path().join("state"),
+            keeper: crate::daemon::helper_dir().join("haled-monitor"),
         };
         Self { home, cgroup: Cgroup::new(), runtime, id: format!("test-{}", random()) }
     }
