@@ -410,6 +410,16 @@ impl Daemon {
         }
     }
 
+    /// The same, asked again as a kubelet does until it succeeds.
+    pub async fn remove_pod_at_last(&self, sandbox: &str) {
+        let began = Instant::now();
+        let request = cri::RemovePodSandboxRequest { pod_sandbox_id: sandbox.into() };
+        while let Err(error) = self.runtime().await.remove_pod_sandbox(request.clone()).await {
+            assert!(began.elapsed() < PATIENCE, "{error}\n{}", self.log());
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
     pub async fn pod_ip(&self, sandbox: &str) -> String {
         let request =
             cri::PodSandboxStatusRequest { pod_sandbox_id: sandbox.into(), verbose: false };
