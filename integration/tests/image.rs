@@ -337,6 +337,24 @@ async fn a_caller_that_goes_away_does_not_stop_the_pull() {
     assert_eq!(image.tags, [name]);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pull_that_nobody_waited_for_does_not_answer_the_next_one() {
+    let (node, registry) = (Node::new(), Registry::start());
+    let (old, new) = (three_layers(), Built::oci(&[(Layer::new().tar(), Packing::Gzip)]));
+    registry.push("app", "v1", &old);
+    let name = registry.name("app:v1");
+    drop(tokio::time::timeout(Duration::ZERO, node.images.pull(&name, None)).await);
+    let started = std::time::Instant::now();
+    while node.images.find(&name).is_err() {
+        assert!(started.elapsed() < DEADLINE, "the pull does not go on");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    registry.push("app", "v1", &new);
+    // The pull's task ends a moment after its image is listed.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(node.images.pull(&name, None).await.unwrap().id, new.id());
+}
+
 #[test]
 fn an_interrupted_pull_leaves_nothing_half_made() {
     let (mut node, registry) = (Node::new(), Registry::start());

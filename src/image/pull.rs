@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use futures_util::future::{BoxFuture, FutureExt as _, Shared};
 use tokio::sync::{OwnedMutexGuard, Semaphore, mpsc};
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::task::task_tracker::{TaskTracker, TaskTrackerToken};
 
 use super::catalog::{ImageRecord, Lease, Thing};
@@ -24,12 +24,20 @@ const MAX_NESTING: usize = 4;
 const CHUNKS: usize = 16;
 
 type Answer = Result<Arc<Image>, Error>;
-type Flight = Shared<BoxFuture<'static, Answer>>;
 
-/// Pulls under way, by reference and credentials: a caller without the right ones never
-/// gets another's answer.
+/// Pulls under way.
 #[derive(Default)]
-pub(super) struct Flights(Mutex<Vec<(String, Option<Auth>, Flight)>>);
+pub(super) struct Flights(Mutex<Vec<Flight>>);
+
+/// A pull under way, by reference and credentials: a caller without the right ones never
+/// gets another's answer.
+struct Flight {
+    name: String,
+    auth: Option<Auth>,
+    /// Tells when it is over, even where nobody waited for the answer.
+    task: AbortHandle,
+    answer: Shared<BoxFuture<'static, Answer>>,
+}
 
 impl std::fmt::Debug for Flights {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -39,18 +47,23 @@ impl std::fmt::Debug for Flights {
 
 impl Flights {
     /// Joins the pull of this image, or starts it as a task of its own.
-    pub(super) fn join(inner: &Arc<Inner>, reference: Reference, auth: Option<Auth>) -> Flight {
-        let key = reference.to_string();
+    pub(super) fn join(
+        inner: &Arc<Inner>,
+        reference: Reference,
+        auth: Option<Auth>,
+    ) -> impl Future<Output = Answer> + use<> {
+        let name = reference.to_string();
         let mut flights = inner.flights.0.lock().unwrap_or_else(PoisonError::into_inner);
-        flights.retain(|(_, _, flight)| flight.peek().is_none());
-        if let Some((.., flight)) = flights.iter().find(|(k, a, _)| *k == key && *a == auth) {
-            return flight.clone();
+        flights.retain(|flight| !flight.task.is_finished());
+        if let Some(flight) = flights.iter().find(|f| f.name == name && f.auth == auth) {
+            return flight.answer.clone();
         }
         let work = tokio::spawn(pull(Arc::clone(inner), reference, auth.clone()));
-        let flight =
+        let task = work.abort_handle();
+        let answer =
             work.map(|done| done.unwrap_or(Err(Error::Stopped("the pull")))).boxed().shared();
-        flights.push((key, auth, flight.clone()));
-        flight
+        flights.push(Flight { name, auth, task, answer: answer.clone() });
+        answer
     }
 }
 
