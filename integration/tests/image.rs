@@ -413,13 +413,24 @@ async fn tags_move_and_images_go() {
     let usage = node.images.usage().await.unwrap();
     assert!(usage.bytes > 100_000 && usage.inodes > 10 && usage.path == node.path(""));
     node.images.remove(&old.id).await.unwrap();
-    assert!(matches!(node.images.find(&old.id), Err(Error::NotFound(_))));
+    node.images.remove(&old.id).await.unwrap();
+    assert_eq!(node.images.list().len(), 1);
+    assert!(matches!(node.images.find(&old.digests[0]), Err(Error::NotFound(_))));
+    let nameless = node.images.find(&old.id).unwrap();
+    assert_eq!((nameless.tags.len(), nameless.digests.len()), (0, 0));
+    assert_eq!((&nameless.chain, &nameless.defaults), (&old.chain, &old.defaults));
     // The container goes on, and its layers with it; a restart changes nothing.
     node.reopen();
     assert_eq!(node.images.release_all_but(std::slice::from_ref(&id)).await.unwrap(), []);
     assert_eq!(read(root.join("etc/two")), "two");
     assert_eq!(node.names("layers").len(), 3 + 1);
+    // Healing makes the next container before the old one goes.
+    let next = container();
+    node.images.prepare_rootfs(&next, &node.images.find(&old.id).unwrap()).await.unwrap();
     node.images.release_rootfs(&id).await.unwrap();
+    assert_eq!(node.images.find(&old.id).unwrap(), nameless);
+    node.images.release_rootfs(&next).await.unwrap();
+    assert!(matches!(node.images.find(&old.id), Err(Error::NotFound(_))));
     assert_eq!((node.names("layers").len(), node.names("rootfs").len()), (1, 0));
     node.images.remove(&name).await.unwrap();
     node.images.remove(&name).await.unwrap();

@@ -27,6 +27,10 @@ pub(super) struct ImageRecord {
     pub(super) size_bytes: u64,
     pub(super) pinned: bool,
     pub(super) defaults: Defaults,
+    /// It has no names, isn't listed and has no blobs; a container stands on it, and may be
+    /// made again from it.
+    #[serde(default)]
+    pub(super) removed: bool,
 }
 
 impl Record for ImageRecord {
@@ -78,6 +82,8 @@ struct State {
 #[derive(Debug, Default)]
 pub(super) struct Published {
     pub(super) images: BTreeMap<Digest, Arc<Image>>,
+    /// Removed, but in use: found by their full id only.
+    removed: BTreeMap<Digest, Arc<Image>>,
     names: BTreeMap<String, Digest>,
 }
 
@@ -132,7 +138,7 @@ impl Catalog {
             .filter_map(|(key, record)| Some((Digest::from_hex(&key)?, record)))
             .collect();
         for (name, record) in names {
-            if state.images.contains_key(&record.image) {
+            if state.images.get(&record.image).is_some_and(|image| !image.removed) {
                 state.names.insert(name, record.image);
             } else {
                 // The rest of a removal that was cut off.
@@ -140,8 +146,9 @@ impl Catalog {
             }
         }
         let catalog = Self { store, state: Mutex::default(), published: ArcSwap::default() };
+        catalog.drop_unused(&mut state)?;
+        catalog.publish(&state);
         *catalog.lock() = state;
-        catalog.publish(&catalog.lock());
         Ok(catalog)
     }
 
@@ -150,8 +157,11 @@ impl Catalog {
     }
 
     fn publish(&self, state: &State) {
-        let mut images: BTreeMap<Digest, Image> =
-            state.images.iter().map(|(id, record)| (id.clone(), record.image(id))).collect();
+        let of = |removed: bool| {
+            let images = state.images.iter().filter(move |(_, record)| record.removed == removed);
+            images.map(|(id, record)| (id.clone(), record.image(id)))
+        };
+        let mut images: BTreeMap<Digest, Image> = of(false).collect();
         for (name, id) in &state.names {
             let Some(image) = images.get_mut(id) else { continue };
             if name.contains('@') {
@@ -161,7 +171,9 @@ impl Catalog {
             }
         }
         let images = images.into_iter().map(|(id, image)| (id, Arc::new(image))).collect();
-        self.published.store(Arc::new(Published { images, names: state.names.clone() }));
+        let removed = of(true).map(|(id, image)| (id, Arc::new(image))).collect();
+        let names = state.names.clone();
+        self.published.store(Arc::new(Published { images, removed, names }));
     }
 
     /// The catalog as it is now.
@@ -203,14 +215,15 @@ impl Catalog {
         Ok(Arc::clone(&self.now().images[id]))
     }
 
-    /// Removes a name, or an image with all its names. Unknown: false.
+    /// Removes a name, or an image with all its names. Unknown: false. An image that a root
+    /// file system stands on is no longer listed, but can be found by its id.
     pub(super) fn remove(&self, name: &str) -> Result<bool, Error> {
+        let mut state = self.lock();
         let (id, by_name) = match self.now().resolve(name) {
             Ok(found) => found,
             Err(Error::NotFound(_)) => return Ok(false),
             Err(error) => return Err(error),
         };
-        let mut state = self.lock();
         let all: Vec<String> = state
             .names
             .iter()
@@ -221,17 +234,46 @@ impl Catalog {
             Some(name) => names_to_drop(&name, &all),
             None => all.clone(),
         };
-        let last = gone.len() == all.len();
-        for name in &gone {
+        let result = self.forget(&mut state, &id, &gone, gone.len() == all.len());
+        self.publish(&state);
+        result.map(|()| true)
+    }
+
+    /// The image's record first: names without it are dropped at the next start.
+    fn forget(
+        &self,
+        state: &mut State,
+        id: &Digest,
+        names: &[String],
+        last: bool,
+    ) -> Result<(), Error> {
+        if last && let Some(record) = state.images.get_mut(id) {
+            let removed = ImageRecord { removed: true, blobs: BTreeSet::new(), ..record.clone() };
+            self.store.put(id.hex(), &removed)?;
+            *record = removed;
+            self.drop_unused(state)?;
+        }
+        for name in names {
             self.store.delete::<NameRecord>(name)?;
             state.names.remove(name);
         }
-        if last {
+        Ok(())
+    }
+
+    /// Removed images go with the last root file system that stands on them.
+    fn drop_unused(&self, state: &mut State) -> Result<(), Error> {
+        let used: BTreeSet<&str> = state.rootfs.values().map(|rootfs| &*rootfs.image).collect();
+        let unused: Vec<Digest> = state
+            .images
+            .iter()
+            .filter(|(id, record)| record.removed && !used.contains(&*id.to_string()))
+            .map(|(id, _)| id.clone())
+            .collect();
+        for id in unused {
             self.store.delete::<ImageRecord>(id.hex())?;
             state.images.remove(&id);
         }
-        self.publish(&state);
-        Ok(true)
+        Ok(())
     }
 
     /// Writes down that a root file system stands on these layers, which must be there.
@@ -265,7 +307,9 @@ impl Catalog {
         let mut state = self.lock();
         self.store.delete::<RootfsRecord>(container)?;
         state.rootfs.remove(container);
-        Ok(())
+        let result = self.drop_unused(&mut state);
+        self.publish(&state);
+        result
     }
 
     /// The containers with a root file system.
@@ -331,6 +375,9 @@ impl ImageRecord {
 impl Published {
     /// By tag, digest reference, id or short id.
     pub(super) fn find(&self, name: &str) -> Result<Arc<Image>, Error> {
+        if let Some(image) = Digest::parse(name).ok().and_then(|id| self.removed.get(&id)) {
+            return Ok(Arc::clone(image));
+        }
         let (id, _) = self.resolve(name)?;
         self.images.get(&id).cloned().ok_or_else(|| Error::NotFound(name.to_owned()))
     }
@@ -423,6 +470,7 @@ mod tests {
                 size_bytes: 0,
                 pinned: false,
                 defaults: Defaults::default(),
+                removed: false,
             };
             published.images.insert(id.clone(), Arc::new(record.image(&id)));
         }

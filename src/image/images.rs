@@ -97,7 +97,8 @@ impl Images {
     }
 
     /// By id: the image with every tag. By tag or digest: that name, and the image with its
-    /// last one. Unknown: no error. Layers that a root file system stands on stay until it goes.
+    /// last one. Unknown: no error. What a root file system stands on stays until it goes:
+    /// the layers, and the image, which isn't listed but can be found by its id.
     ///
     /// The last tag of a repository takes that repository's digests along.
     pub async fn remove(&self, name: &str) -> Result<(), Error> {

@@ -382,6 +382,7 @@ pub(super) async fn assemble(
             size_bytes: image.size_bytes,
             pinned: false,
             defaults: image.config.defaults(),
+            removed: false,
         };
         inner.catalog.add(&image.config_digest, record, &names)
     })
