@@ -48,7 +48,12 @@ pub fn run(config: Config) -> Result<(), String> {
 fn trace(config: &Config) {
     // Checked with the rest of the configuration.
     let filter = EnvFilter::try_new(&config.log.level).unwrap_or_else(|_| EnvFilter::new("info"));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // A line that can't be written is dropped: complaining about it on the same standard error
+    // would panic.
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .log_internal_errors(false);
     if config.log.json {
         builder.json().init();
     } else {

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
+use haled::monitor::complaint::complain;
 use haled::monitor::exec::keep;
 use haled::monitor::serve::{Limits, serve};
 
@@ -28,7 +29,7 @@ fn main() -> ExitCode {
     match serve(&dir, limits, tell_ready) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("haled-monitor: {error}");
+            complain(format_args!("{error}"));
             ExitCode::FAILURE
         }
     }
@@ -45,7 +46,7 @@ fn exec(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
     match keep(pid_file.as_ref(), command) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
-            eprintln!("haled-monitor: {error}");
+            complain(format_args!("{error}"));
             ExitCode::from(125)
         }
     }

@@ -13,6 +13,7 @@ use nix::unistd;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::pipe::{PipeFlags, pipe_with};
 
+use super::complaint::complain;
 use super::sysctl::{self, Own};
 use super::wire::{Process, SandboxSpec};
 use crate::sys::{clone, fds, loopback, oom, process, wait};
@@ -68,14 +69,14 @@ pub(super) fn bury(pid: i32) {
         return;
     }
     if let Err(error) = process::signal_child(pid, libc::SIGKILL) {
-        eprintln!("haled-monitor: cannot kill the pause process {pid}: {error}");
+        complain(format_args!("cannot kill the pause process {pid}: {error}"));
         return;
     }
     // After SIGKILL an end is certain; it is the reaper's should it not be quick.
     let until = Instant::now() + LIMIT;
     while matches!(wait::reap(pid), Ok(None)) && process::start_ticks(pid).is_ok() {
         if Instant::now() > until {
-            eprintln!("haled-monitor: the killed pause process {pid} doesn't end");
+            complain(format_args!("the killed pause process {pid} doesn't end"));
             return;
         }
         std::thread::sleep(Duration::from_millis(1));

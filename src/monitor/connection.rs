@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::OwnedFd;
 
+use super::complaint::complain;
 use super::wire::{Event, MAX_PACKET, Reply, Request, Say};
 use crate::sys::socket;
 
@@ -38,7 +39,7 @@ impl Connections {
         loop {
             match socket::accept(listener) {
                 Ok(Some(_)) if self.open.len() == MAX_CONNECTIONS => {
-                    eprintln!("haled-monitor: a connection over {MAX_CONNECTIONS} was refused");
+                    complain(format_args!("a connection over {MAX_CONNECTIONS} was refused"));
                 }
                 Ok(Some(socket)) => {
                     self.open.push(Connection { key: self.next_key, socket, greeted: false });
@@ -46,7 +47,7 @@ impl Connections {
                 }
                 Ok(None) => return true,
                 Err(error) => {
-                    eprintln!("haled-monitor: cannot accept a connection: {error}");
+                    complain(format_args!("cannot accept a connection: {error}"));
                     return false;
                 }
             }
@@ -73,7 +74,7 @@ impl Connections {
                 return None;
             }
             Err(error) => {
-                eprintln!("haled-monitor: a connection was closed: {error}");
+                complain(format_args!("a connection was closed: {error}"));
                 self.close(key);
                 return None;
             }
@@ -121,7 +122,7 @@ impl Connections {
     fn send(&mut self, key: u64, packet: &[u8]) {
         let Some(connection) = self.open.iter().find(|open| open.key == key) else { return };
         if let Err(error) = socket::send_packet(&connection.socket, packet) {
-            eprintln!("haled-monitor: a connection was closed, it took no packet: {error}");
+            complain(format_args!("a connection was closed, it took no packet: {error}"));
             self.close(key);
         }
     }
@@ -139,7 +140,7 @@ impl Connections {
             let asker = Asker { connection: key, request: id };
             self.refuse(asker, format!("this monitor doesn't understand the request: {error}"));
         } else {
-            eprintln!("haled-monitor: a connection was closed, it sent no request: {error}");
+            complain(format_args!("a connection was closed, it sent no request: {error}"));
             self.close(key);
         }
     }

@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
+use super::complaint::complain;
 use super::connection::Asker;
 use super::exit_record;
 use super::reaper::{Reaped, Strangers, now};
@@ -269,7 +270,7 @@ impl Container {
         };
         let id = &self.spec.container;
         if let Err(error) = exit_record::write(dir, id, &exit) {
-            eprintln!("haled-monitor: cannot write the exit record of {id}: {error}");
+            complain(format_args!("cannot write the exit record of {id}: {error}"));
         }
         let call = self.delete(dir);
         self.state = State::Clearing { started, exit, call };
@@ -289,7 +290,7 @@ impl Container {
         }
         exit_record::oom_killed(&self.spec.oom_events).unwrap_or_else(|error| {
             let path = self.spec.oom_events.display();
-            eprintln!("haled-monitor: cannot read {path}, taken as no OOM kill: {error}");
+            complain(format_args!("cannot read {path}, taken as no OOM kill: {error}"));
             false
         })
     }
@@ -298,12 +299,12 @@ impl Container {
         let id = &self.spec.container;
         let log = dir.runtime_log(id);
         if let Err(error) = remove_file(&log) {
-            eprintln!("haled-monitor: cannot remove {}: {error}", log.display());
+            complain(format_args!("cannot remove {}: {error}", log.display()));
         }
         match runtime::delete(&self.spec, &log, self.oom_score_adj) {
             Ok(call) => Some(call),
             Err(error) => {
-                eprintln!("haled-monitor: cannot call the OCI runtime to delete {id}: {error}");
+                complain(format_args!("cannot call the OCI runtime to delete {id}: {error}"));
                 None
             }
         }
@@ -314,7 +315,7 @@ impl Container {
             let id = &self.spec.container;
             let said = runtime::last_error(&dir.runtime_log(id)).unwrap_or_default();
             let code = reaped.ended.code;
-            eprintln!("haled-monitor: deleting {id} ended with code {code}: {said}");
+            complain(format_args!("deleting {id} ended with code {code}: {said}"));
         }
     }
 
@@ -350,7 +351,7 @@ impl Container {
         let id = &self.spec.container;
         for path in [dir.pid_file(id), dir.runtime_log(id)] {
             if let Err(error) = remove_file(&path) {
-                eprintln!("haled-monitor: cannot remove {}: {error}", path.display());
+                complain(format_args!("cannot remove {}: {error}", path.display()));
             }
         }
     }
@@ -384,7 +385,7 @@ impl Console {
 
     fn remove(&self, dir: &RunDir) {
         if let Err(error) = dir.remove(&self.name) {
-            eprintln!("haled-monitor: cannot remove {}: {error}", self.name);
+            complain(format_args!("cannot remove {}: {error}", self.name));
         }
     }
 }

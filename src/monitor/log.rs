@@ -11,6 +11,8 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 
+use super::complaint::complain;
+
 /// The most content of one entry, in bytes: what the kubelet and other runtimes use.
 pub(super) const MAX_ENTRY: usize = 16 * 1024;
 
@@ -142,11 +144,11 @@ impl Log {
                 failed => {
                     if self.dropped_bytes == 0 {
                         let why = failed.err().unwrap_or(io::ErrorKind::WriteZero.into());
-                        eprintln!(
-                            "haled-monitor: cannot write the log {}: {why}; output is dropped \
+                        complain(format_args!(
+                            "cannot write the log {}: {why}; output is dropped \
                              until it can be",
                             self.path.display()
-                        );
+                        ));
                     }
                     self.dropped_bytes += left.len() as u64;
                     self.torn |= left.len() < batch.len();
@@ -162,7 +164,7 @@ impl Drop for Log {
     fn drop(&mut self) {
         if self.dropped_bytes > 0 {
             let (path, bytes) = (self.path.display(), self.dropped_bytes);
-            eprintln!("haled-monitor: {bytes} bytes of the log {path} were dropped in all");
+            complain(format_args!("{bytes} bytes of the log {path} were dropped in all"));
         }
     }
 }

@@ -10,10 +10,13 @@
 //! daemon's terminal takes a pod from its parent. It ends when it is asked to, or when it
 //! has nothing to look after and nobody to talk to.
 
+#![deny(clippy::print_stderr)]
+
 mod answer;
 mod birth;
 #[cfg(feature = "daemon")]
 pub mod client;
+pub mod complaint;
 mod connection;
 mod container;
 pub mod exec;

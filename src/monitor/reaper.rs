@@ -5,6 +5,8 @@ use std::collections::VecDeque;
 use crate::sys::process::start_ticks;
 use crate::sys::wait::{self, Ended};
 
+use super::complaint::complain;
+
 /// The most unknown children that are remembered. While a container starts, its init is
 /// unknown until its runtime has ended; of what else ends then, the oldest is forgotten.
 const MAX_STRANGERS: usize = 1024;
@@ -50,7 +52,7 @@ pub(super) fn next() -> Option<Reaped> {
         let pid = match wait::peek() {
             Ok(pid) => pid?,
             Err(error) => {
-                eprintln!("haled-monitor: cannot wait for children: {error}");
+                complain(format_args!("cannot wait for children: {error}"));
                 return None;
             }
         };
@@ -61,7 +63,7 @@ pub(super) fn next() -> Option<Reaped> {
             Ok(Some(ended)) => return Some(Reaped { pid, start_ticks, ended, at }),
             Ok(None) => {}
             Err(error) => {
-                eprintln!("haled-monitor: cannot reap process {pid}: {error}");
+                complain(format_args!("cannot reap process {pid}: {error}"));
                 return None;
             }
         }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::birth;
+use super::complaint::complain;
 use super::connection::Asker;
 use super::run_dir::remove_file;
 use super::wire::{Process, SandboxSpec};
@@ -111,7 +112,7 @@ impl Sandbox {
     pub(super) fn unpin(&mut self) {
         for pin in self.pins.drain(..) {
             if let Err(error) = mount::detach(&pin).and_then(|()| remove_file(&pin)) {
-                eprintln!("haled-monitor: cannot release {}: {error}", pin.display());
+                complain(format_args!("cannot release {}: {error}", pin.display()));
             }
         }
     }

@@ -10,6 +10,7 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use super::complaint::complain;
 use super::connection::{Asker, Connections};
 use super::container::{Container, Outcome, State as Life};
 use super::log::Side;
@@ -90,7 +91,7 @@ pub fn serve(
     rustix::process::set_child_subreaper(rustix::process::Pid::from_raw(1))
         .map_err(|error| kernel("cannot become a child subreaper")(error.into()))?;
     if let Err(error) = oom::set_own_clamped(OOM_SCORE_ADJ) {
-        eprintln!("haled-monitor: cannot lower oom_score_adj: {error}");
+        complain(format_args!("cannot lower oom_score_adj: {error}"));
     }
     std::env::set_current_dir("/").map_err(kernel("cannot change to /"))?;
     ready().map_err(kernel("cannot tell that the monitor is ready"))?;
@@ -173,7 +174,7 @@ impl Server {
         self.sandbox.unpin();
         for name in [SOCKET, PID_FILE] {
             if let Err(error) = self.dir.remove(name) {
-                eprintln!("haled-monitor: cannot remove {name}: {error}");
+                complain(format_args!("cannot remove {name}: {error}"));
             }
         }
         let shutdown = std::mem::take(&mut self.sandbox.askers);
@@ -244,7 +245,7 @@ impl Server {
                 if let Some(container) = find(&mut self.containers, &id)
                     && let Err(error) = container.receive_terminal(&self.dir)
                 {
-                    eprintln!("haled-monitor: container {id}'s terminal: {error}");
+                    complain(format_args!("container {id}'s terminal: {error}"));
                 }
             }
             Ready::Output(id, side) => {
@@ -263,7 +264,7 @@ impl Server {
                 Ok(Some(_)) => {}
                 Ok(None) => return,
                 Err(error) => {
-                    eprintln!("haled-monitor: cannot read signals: {error}");
+                    complain(format_args!("cannot read signals: {error}"));
                     return;
                 }
             }
@@ -318,7 +319,7 @@ impl Server {
             self.ended = true;
         } else {
             let code = reaped.ended.code;
-            eprintln!("haled-monitor: the pause process ended unasked, with code {code}");
+            complain(format_args!("the pause process ended unasked, with code {code}"));
             self.connections.tell(&Event::PauseExited);
         }
     }
@@ -354,11 +355,11 @@ impl Server {
         for container in &mut self.containers {
             if let Err(error) = container.check(now) {
                 let id = &container.spec.container;
-                eprintln!("haled-monitor: cannot kill the OCI runtime of {id}: {error}");
+                complain(format_args!("cannot kill the OCI runtime of {id}: {error}"));
             }
         }
         if let Err(error) = self.sandbox.check(now) {
-            eprintln!("haled-monitor: cannot kill the pause process: {error}");
+            complain(format_args!("cannot kill the pause process: {error}"));
         }
         if now >= self.idle_check {
             self.idle_check = now + self.limits.idle;
@@ -379,9 +380,9 @@ impl Server {
         }
         let unused = matches!(self.sandbox.state, sandbox::State::None);
         if (unused && self.containers.is_empty()) || self.dir.is_gone() {
-            eprintln!("haled-monitor: nothing to look after, and nobody to ask for it: ending");
+            complain(format_args!("nothing to look after, and nobody to ask for it: ending"));
             if let Err(error) = self.sandbox.end(now) {
-                eprintln!("haled-monitor: cannot end the pause process: {error}");
+                complain(format_args!("cannot end the pause process: {error}"));
             }
             self.ended = matches!(self.sandbox.state, State::Ended);
         }

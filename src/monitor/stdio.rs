@@ -8,6 +8,7 @@ use std::process::Stdio;
 use rustix::io::{Errno, ioctl_fionbio, read};
 use rustix::pipe::{PipeFlags, pipe_with};
 
+use super::complaint::complain;
 use super::log::{Log, Side};
 use super::reaper::now;
 use super::wire::StartSpec;
@@ -140,7 +141,7 @@ impl Streams {
             if let Err(error) = stderr.read_to_end(&mut text)
                 && error.kind() != io::ErrorKind::WouldBlock
             {
-                eprintln!("haled-monitor: cannot read the runtime's standard error: {error}");
+                complain(format_args!("cannot read the runtime's standard error: {error}"));
             }
         }
         String::from_utf8_lossy(&text).trim().to_owned()

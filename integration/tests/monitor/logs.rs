@@ -147,3 +147,18 @@ async fn without_a_log_and_with_a_full_one_containers_run_on() {
     assert!(error.contains("/dev/full/0.log"), "{error}");
     monitor.shutdown().await.unwrap();
 }
+
+#[tokio::test]
+async fn a_full_disk_ends_no_pod() {
+    let house = House::new();
+    std::os::unix::fs::symlink("/dev/full", house.path("run/monitor.log")).unwrap();
+    let (monitor, mut notices) = house.spawn().await;
+    let mut spec = house.script("full", "i=0; while [ $i -lt 9000 ]; do echo $i; i=$((i+1)); done");
+    spec.log = "/dev/full".into();
+    monitor.start(spec).await.unwrap();
+    assert_eq!(notices.exit_of("full").await.code, 0);
+    monitor.start(house.script("after", "echo still here")).await.unwrap();
+    assert_eq!(notices.exit_of("after").await.code, 0);
+    assert_eq!(house.output("after"), "still here\n");
+    monitor.shutdown().await.unwrap();
+}
