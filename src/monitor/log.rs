@@ -8,8 +8,10 @@
 use std::fmt::Write as _;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::PathBuf;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::OFlags;
 
 use super::complaint::complain;
 
@@ -61,9 +63,11 @@ impl Log {
 
     /// Opens the path again; on error the file that is open stays.
     pub(super) fn reopen(&mut self) -> io::Result<()> {
-        if self.file.is_some() {
-            self.file = Some(append_to(&self.path)?);
-            self.torn = false;
+        if let Some(old) = &self.file {
+            let new = append_to(&self.path)?;
+            let is_same = is_same(old, &new)?;
+            self.torn &= is_same;
+            self.file = Some(new);
         }
         Ok(())
     }
@@ -185,11 +189,30 @@ impl Header {
     }
 }
 
-fn append_to(path: &std::path::Path) -> io::Result<File> {
+/// Opens a file or a device to append to. A container may be able to write into its log's
+/// directory: a pipe that nobody reads would hold the monitor up for good, and a link would
+/// have root write where the link leads.
+fn append_to(path: &Path) -> io::Result<File> {
     if let Some(parent) = path.parent() {
         std::fs::create_dir_all(parent)?;
     }
-    OpenOptions::new().append(true).create(true).mode(0o640).open(path)
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let file = OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(0o640)
+        .custom_flags(flags.bits() as i32)
+        .open(path)?;
+    let kind = file.metadata()?.file_type();
+    if kind.is_file() || kind.is_char_device() {
+        return Ok(file);
+    }
+    Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no file"))
+}
+
+fn is_same(a: &File, b: &File) -> io::Result<bool> {
+    let (a, b) = (a.metadata()?, b.metadata()?);
+    Ok((a.dev(), a.ino()) == (b.dev(), b.ino()))
 }
 
 #[cfg(test)]
@@ -259,6 +282,37 @@ mod tests {
         std::fs::create_dir(&path).unwrap();
         log.reopen().unwrap_err();
         log.take(Side::Out, AT, b"still here\n", &mut batch);
+    }
+
+    #[test]
+    fn a_pipe_or_a_link_is_no_log() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("0.log");
+        let mut log = Log::open(path.clone()).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        log.reopen().unwrap_err();
+        let reader = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(&path);
+        let error = log.reopen().unwrap_err();
+        assert!(error.to_string().contains("no file"), "{error}");
+        drop(reader.unwrap());
+        std::fs::remove_file(&path).unwrap();
+        std::os::unix::fs::symlink(dir.path().join("elsewhere"), &path).unwrap();
+        log.reopen().unwrap_err();
+        assert!(!dir.path().join("elsewhere").exists());
+    }
+
+    #[test]
+    fn an_entry_that_was_cut_short_ends_before_the_next_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("0.log");
+        let mut log = Log::open(path.clone()).unwrap();
+        log.torn = true;
+        log.reopen().unwrap();
+        assert!(log.torn, "the same file still ends inside the entry");
+        std::fs::rename(&path, dir.path().join("0.log.1")).unwrap();
+        log.reopen().unwrap();
+        assert!(!log.torn);
     }
 
     #[test]
