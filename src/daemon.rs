@@ -205,7 +205,7 @@ fn helper(config: &Config, name: &str) -> Result<PathBuf, String> {
 /// A directory that only root may look into: root file systems and sockets are below it.
 fn make_private(dir: &Path) -> std::io::Result<()> {
     use std::os::unix::fs::DirBuilderExt as _;
-    std::fs::DirBuilder::new().recursive(true).mode(0o711).create(dir)
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)
 }
 
 /// Tells systemd, where it listens.

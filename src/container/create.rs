@@ -1,6 +1,11 @@
 //! Creating: the root file system and the bundle. Nothing runs yet.
 
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+
+use oci_spec::runtime::Spec;
 
 use super::config::ContainerConfig;
 use super::record::RunsAs;
@@ -66,12 +71,10 @@ pub async fn create(
             cgroup_path: &place.cgroup,
             annotations: &config.annotations,
         })?;
-        std::fs::create_dir_all(&place.bundle)
+        fs::create_dir_all(&place.bundle)
             .map_err(Error::io("cannot make bundle", &place.bundle))?;
         let path = place.bundle.join("config.json");
-        let text = serde_json::to_vec(&spec).map_err(std::io::Error::from);
-        text.and_then(|text| std::fs::write(&path, text))
-            .map_err(Error::io("cannot write", &path))?;
+        write(&path, &spec).map_err(Error::io("cannot write", &path))?;
         let user = spec.process().as_ref().map(|process| process.user().clone());
         Ok(user.map_or(RunsAs { uid: 0, gid: 0, groups: Vec::new() }, |user| RunsAs {
             uid: user.uid(),
@@ -83,13 +86,22 @@ pub async fn create(
     .unwrap_or_else(|panic| Err(Error::Invalid(format!("creating the container failed: {panic}"))))
 }
 
+/// Whole or not at all, and for root alone: it holds the container's environment.
+fn write(path: &Path, spec: &Spec) -> io::Result<()> {
+    let new = path.with_extension("new");
+    let mut file =
+        File::options().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+    file.write_all(&serde_json::to_vec(spec)?)?;
+    fs::rename(new, path)
+}
+
 /// A mount's source that isn't there is made a directory, as kubelets and the conformance
 /// suite expect; one that can't be is an error with its path.
 fn ensure_source(path: &Path) -> Result<(), Error> {
-    if std::fs::metadata(path).is_ok() {
+    if fs::metadata(path).is_ok() {
         return Ok(());
     }
-    std::fs::create_dir_all(path)
+    fs::create_dir_all(path)
         .map_err(Error::io("mount source does not exist and cannot be made:", path))
 }
 

@@ -1,5 +1,7 @@
 //! The SQLite file: opening, writing, reading, setting aside.
 
+use std::fs::{OpenOptions, Permissions};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -18,6 +20,9 @@ const BUSY: Duration = Duration::from_secs(5);
 const SET_ASIDE_LIMIT: u32 = 1000;
 /// The pages of write-ahead log after which it is folded in; SQLite's own default.
 const CHECKPOINT_PAGES: i64 = 1000;
+
+/// The file is root's alone.
+const MODE: u32 = 0o600;
 
 const TABLES: &str = "
     CREATE TABLE record (
@@ -173,6 +178,11 @@ fn prepare(path: &Path) -> Result<Connection, Error> {
             source,
         })?;
     }
+    make_private(path).map_err(|source| Error::File {
+        doing: "make private",
+        path: path.to_owned(),
+        source,
+    })?;
     let mut connection = Connection::open(path).map_err(failed)?;
     connection.busy_timeout(BUSY).map_err(failed)?;
     let (application, schema, tables) = identity(&connection).map_err(failed)?;
@@ -189,6 +199,13 @@ fn prepare(path: &Path) -> Result<Connection, Error> {
         check(&connection).map_err(failed)?;
     }
     Ok(connection)
+}
+
+/// Records hold the environments of containers. SQLite gives what it keeps beside the file the
+/// file's own mode.
+fn make_private(path: &Path) -> std::io::Result<()> {
+    let file = OpenOptions::new().write(true).create(true).truncate(false).mode(MODE).open(path)?;
+    file.set_permissions(Permissions::from_mode(MODE))
 }
 
 /// application_id, user_version and the number of tables. The first read of the file.

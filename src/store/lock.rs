@@ -34,9 +34,8 @@ pub struct RootInUse {
 impl RootLock {
     /// Takes it, or says which process has it. Makes the directory where it isn't there.
     pub fn take(root: &Path) -> Result<Self, Error> {
-        // Others may pass through: a container's root file system lies below, and its
-        // first process may be of another user.
-        DirBuilder::new().recursive(true).mode(0o711).create(root).map_err(|source| {
+        // What is found keeps its mode: it may be a directory of more than haled's.
+        DirBuilder::new().recursive(true).mode(0o700).create(root).map_err(|source| {
             Error::File { doing: "make the root directory", path: root.to_owned(), source }
         })?;
         let path = root.join(NAME);

@@ -50,6 +50,19 @@ fn insert_raw(path: &Path, key: &str, version: i64, body: &str) {
 }
 
 #[test]
+fn nobody_else_may_read_it() {
+    let (_dir, path) = place();
+    std::fs::write(&path, "").unwrap();
+    std::fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
+    let store = Store::open(&path).unwrap();
+    store.put("a", &pod("web", 1)).unwrap();
+    for name in ["records.db", "records.db-wal", "records.db-shm"] {
+        let mode = path.with_file_name(name).metadata().unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{name}");
+    }
+}
+
+#[test]
 fn what_is_put_is_there_after_a_reopen_and_kinds_are_apart() {
     let (_dir, path) = place();
     let store = Store::open(&path).unwrap();
