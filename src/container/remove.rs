@@ -4,13 +4,15 @@ use super::{Error, Place};
 use crate::image::Images;
 use crate::sys::cgroup;
 
-/// Deletes bundle, root file system and cgroup. What is gone already is no error, so it may
+/// Deletes root file system, cgroup with what still runs there, and bundle. What is gone already is no error, so it may
 /// be called again after a failure.
 pub async fn files(images: &Images, place: &Place) -> Result<(), Error> {
     images.release_rootfs(&place.id).await?;
     let place = place.clone();
     tokio::task::spawn_blocking(move || {
-        // The OCI runtime removes the cgroup; what a crash left is removed here.
+        // The OCI runtime does this; what a crash or a failed `delete` left is done here.
+        cgroup::kill(&place.cgroup)
+            .map_err(Error::io("cannot kill all in cgroup", place.cgroup.as_ref()))?;
         cgroup::remove(&place.cgroup)
             .map_err(Error::io("cannot remove cgroup", place.cgroup.as_ref()))?;
         match std::fs::remove_dir_all(&place.bundle) {

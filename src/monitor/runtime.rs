@@ -10,8 +10,8 @@ use super::wire::StartSpec;
 use crate::sys::clone::program;
 use crate::sys::process::signal_child;
 
-/// How long `delete --force` may take.
-pub(super) const DELETE_LIMIT: Duration = Duration::from_secs(10);
+/// How long `delete --force` may take: it waits for the kernel to end the processes.
+pub(super) const DELETE_LIMIT: Duration = Duration::from_secs(30);
 
 /// What is read of the end of a runtime's log, in bytes.
 const MAX_LOG: u64 = 64 * 1024;

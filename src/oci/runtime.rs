@@ -122,6 +122,11 @@ impl Runtime {
         Ok(command)
     }
 
+    /// Whether it keeps state of this container: what `delete` would remove.
+    pub fn knows(&self, container: &str) -> bool {
+        self.root.join(container).exists()
+    }
+
     /// `delete --force`; a container that isn't there is no error.
     pub async fn delete(&self, container: &str) -> Result<(), Error> {
         check_id(container)?;
@@ -131,7 +136,7 @@ impl Runtime {
             Ok(_) => Ok(()),
             // Each of them has its own words for it; a container that is there has a
             // directory.
-            Err(Error::Runtime { .. }) if !self.root.join(container).exists() => Ok(()),
+            Err(Error::Runtime { .. }) if !self.knows(container) => Ok(()),
             Err(error) => Err(error),
         }
     }

@@ -457,8 +457,8 @@ impl Driver {
                     Some(monitor) => monitor.forget(id.as_str()).await,
                     None => Err(MonitorError::Gone),
                 };
-                // A monitor that refuses doesn't know it: then there is nothing to forget.
-                if let Err(MonitorError::Gone) = forgotten {
+                // The monitor's own `delete` may have failed, or never been called.
+                if matches!(forgotten, Err(MonitorError::Gone)) || runtime.knows(id.as_str()) {
                     runtime.delete(id.as_str()).await?;
                 }
                 remove::files(&services.images, &place).await

@@ -110,6 +110,22 @@ fn a_whole_tree_of_processes_that_forks_is_killed() {
 }
 
 #[test]
+fn frozen_processes_are_killed() {
+    let group = Cgroup::new();
+    cgroup::create(&group.0).unwrap();
+    let mut sleeper = Sleeper::new();
+    cgroup::join(&group.0, sleeper.pid()).unwrap();
+    let (controller, file, word) = match cgroup::version() {
+        cgroup::Version::V1 => ("freezer", "freezer.state", "FROZEN"),
+        cgroup::Version::V2 => ("", "cgroup.freeze", "1"),
+    };
+    let directory = cgroup::directory(controller, &group.0).unwrap();
+    std::fs::write(directory.join(file), word).unwrap();
+    cgroup::kill(&group.0).unwrap();
+    sleeper.assert_killed();
+}
+
+#[test]
 fn a_sub_cgroup_is_emptied_without_its_parent() {
     let group = Cgroup::new();
     cgroup::create(&group.0).unwrap();

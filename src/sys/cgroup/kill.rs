@@ -10,7 +10,8 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use super::{PAUSE, processes_in};
 
-/// SIGKILL to every process in and below these directories until none is left.
+/// SIGKILL to every process in and below these directories until none is left,
+/// frozen or not.
 pub(super) fn all(directories: &[PathBuf], limit: Duration) -> io::Result<()> {
     let deadline = Instant::now() + limit;
     let mut before = BTreeSet::new();
@@ -30,6 +31,7 @@ pub(super) fn all(directories: &[PathBuf], limit: Duration) -> io::Result<()> {
             );
         }
         one_round(directories, &listed)?;
+        thaw(directories);
         if Instant::now() >= deadline {
             let left = processes_in(directories)?;
             return match left.first() {
@@ -49,6 +51,15 @@ pub(super) fn all(directories: &[PathBuf], limit: Duration) -> io::Result<()> {
             std::thread::sleep(PAUSE);
         }
         before = listed;
+    }
+}
+
+/// Lets frozen processes of v1 take their signal; v2 kills them as they are.
+fn thaw(directories: &[PathBuf]) {
+    for directory in directories {
+        let mut state = fs::OpenOptions::new();
+        let opened = state.write(true).open(directory.join("freezer.state"));
+        drop(opened.and_then(|mut file| io::Write::write_all(&mut file, b"THAWED")));
     }
 }
 
