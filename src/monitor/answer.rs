@@ -8,7 +8,7 @@ use super::exit_record;
 use super::run_dir::check_id;
 use super::sandbox::State;
 use super::serve::{Server, find};
-use super::wire::{Ask, Inventory, Reply, Request, StartSpec, VERSION};
+use super::wire::{Ask, Inventory, Reply, Request, StartSpec, VERSION, speaks};
 use crate::sys::process;
 
 /// The most containers that are kept, running or not yet forgotten: more would make an
@@ -19,10 +19,14 @@ impl Server {
     /// Does what a request asks, and answers it now or when it is done.
     pub(super) fn answer(&mut self, asker: Asker, request: Request) {
         let answer = match request.body {
-            Ask::Hello { version: _ } => {
+            Ask::Hello { version } if speaks(version, VERSION) => {
                 self.connections.greet(asker.connection);
                 Some(Ok(Reply::Inventory(self.inventory())))
             }
+            Ask::Hello { version } => Some(Err(format!(
+                "this monitor speaks version {VERSION}, which a daemon of version {version} \
+                 doesn't"
+            ))),
             Ask::Sandbox(spec) => Some(self.sandbox.make(spec).map(Reply::Pause)),
             Ask::Start(spec) => self.start(spec, asker).transpose(),
             Ask::Signal { container, signal } => Some(self.signal(&container, signal)),

@@ -13,7 +13,7 @@ use tokio::io::AsyncReadExt as _;
 use tokio::process::Command;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
 
 use super::exit_record;
 use super::link::{Link, LinkState, Waiting, encode, follow, open, refusal, send, unexpected};
@@ -33,6 +33,9 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(30);
 /// it.
 const START_LIMIT: Duration = Duration::from_secs(150);
 
+/// Before a start whose answer was lost is asked for again.
+const ASK_AGAIN: Duration = Duration::from_millis(100);
+
 /// What is shown of a failed monitor's standard error, in bytes.
 const MAX_COMPLAINT: u64 = 4 * 1024;
 
@@ -48,6 +51,9 @@ pub enum Error {
     /// It did what it could; its own words.
     #[error("{0}")]
     Refused(String),
+    /// It lives, and whether it did what was asked is not known.
+    #[error("{0}")]
+    Unanswered(String),
 }
 
 impl Error {
@@ -168,6 +174,12 @@ impl Monitor {
         self.inner.pid
     }
 
+    /// Whether a monitor serves `dir`, be it that none can be talked to: it holds a lock
+    /// until its end.
+    pub fn lives(dir: &Path) -> bool {
+        super::run_dir::is_locked(dir)
+    }
+
     /// Exit records left in `dir` by a monitor that is gone.
     pub fn exits_on_disk(dir: &Path) -> Vec<(String, super::wire::Exit)> {
         exit_record::all(dir)
@@ -184,11 +196,18 @@ impl Monitor {
         }
     }
 
-    /// Runs a container. The same again joins the start under way, or gives its result.
+    /// Runs a container. The same again joins the start under way, or gives its result: so
+    /// it is asked again where an answer was lost.
     pub async fn start(&self, spec: StartSpec) -> Result<Started, Error> {
-        match self.ask("start", Ask::Start(spec), START_LIMIT).await? {
-            Reply::Started(started) => Ok(started),
-            other => Err(unexpected(&other)),
+        let end = Instant::now() + START_LIMIT;
+        loop {
+            let left = end.saturating_duration_since(Instant::now());
+            match self.ask("start", Ask::Start(spec.clone()), left).await {
+                Ok(Reply::Started(started)) => return Ok(started),
+                Ok(other) => return Err(unexpected(&other)),
+                Err(Error::Unanswered(_)) if Instant::now() < end => sleep(ASK_AGAIN).await,
+                Err(error) => return Err(error),
+            }
         }
     }
 
@@ -233,12 +252,17 @@ impl Monitor {
         };
         let _forget = Waiting { link, id };
         let answer = timeout(limit, async {
-            send(&socket, &packet).await.map_err(|_| Error::Gone)?;
-            receiver.await.map_err(|_| Error::Gone)
+            // A socket that takes no packet is one whose loss is about to be seen.
+            send(&socket, &packet).await.ok()?;
+            receiver.await.ok()
         });
         match answer.await {
-            Ok(reply) => refusal(reply?),
-            Err(_) => Err(Error::Refused(format!(
+            Ok(Some(reply)) => refusal(reply),
+            Ok(None) if link.lock().socket.is_none() => Err(Error::Gone),
+            Ok(None) => Err(Error::Unanswered(format!(
+                "the connection to the pod's monitor was lost before its answer to \"{name}\""
+            ))),
+            Err(_) => Err(Error::Unanswered(format!(
                 "the pod's monitor did not answer \"{name}\" within {} s",
                 limit.as_secs()
             ))),

@@ -13,7 +13,7 @@ use tokio::time::timeout;
 
 use super::client::{Error, Notice};
 use super::run_dir::SOCKET;
-use super::wire::{Ask, Event, Inventory, MAX_PACKET, Reply, Request, Say, VERSION};
+use super::wire::{Ask, Event, Inventory, MAX_PACKET, Reply, Request, Say, VERSION, speaks};
 use crate::sys::readiness::Registered;
 use crate::sys::socket;
 
@@ -24,8 +24,8 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 /// so a driver that is so far behind is stuck, and the connection ends.
 const MAX_NOTICES: usize = 1024;
 
-/// How often a connection that was lost is made again before the monitor counts as gone.
-const RECONNECTS: usize = 3;
+/// Between two attempts to make a lost connection again: the first, and the most.
+const BACK_OFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
 pub(super) type Socket = Arc<Registered>;
 
@@ -65,35 +65,25 @@ impl Link {
     }
 }
 
-impl LinkState {
-    /// Takes a new connection, and gives back who waited for answers on the one before.
-    fn reconnected(&mut self, socket: Socket) -> HashMap<u64, oneshot::Sender<Reply>> {
-        self.socket = Some(socket);
-        std::mem::take(&mut self.waiting)
-    }
-}
-
 /// Reads until the monitor is gone, and says so.
 pub(super) async fn follow(link: Arc<Link>, mut socket: Socket, notices: mpsc::Sender<Notice>) {
     let (queue, waiting) = mpsc::channel(MAX_NOTICES);
     let forwarder = tokio::spawn(forward(waiting, notices.clone()));
     let _stop = AbortOnDrop(forwarder.abort_handle());
-    let mut attempts = 0;
+    let mut pause = Duration::ZERO;
     loop {
-        if read_all(&link, &socket, &queue, &mut attempts).await.is_err() {
+        if read_all(&link, &socket, &queue, &mut pause).await.is_err() {
             tracing::error!(dir = %link.dir.display(), "the pod's driver takes no notices");
             break;
         }
-        attempts += 1;
-        if attempts > RECONNECTS {
-            break;
-        }
-        let Ok((again, inventory)) = open(&link.dir).await else { break };
-        socket = again;
         // What was asked can't be asked again here: some of it may have been done.
-        let message = "the connection to the pod's monitor was lost before its answer";
-        for (_, waiting) in link.lock().reconnected(socket.clone()) {
-            waiting.send(Reply::Error { message: message.into() }).unwrap_or_default();
+        link.lock().waiting.clear();
+        let Some((again, inventory)) = open_again(&link.dir, &mut pause).await else { break };
+        socket = again;
+        {
+            let mut state = link.lock();
+            state.socket = Some(socket.clone());
+            state.waiting.clear();
         }
         let missed = missed(inventory, link.has_pause.load(Ordering::Relaxed));
         if missed.into_iter().any(|event| queue.try_send(Notice::Event(event)).is_err()) {
@@ -142,6 +132,22 @@ async fn forward(mut from: mpsc::Receiver<Notice>, to: mpsc::Sender<Notice>) {
     }
 }
 
+/// Connects until it succeeds, less and less often; `None`: the monitor is gone. One that
+/// can't take a connection now may be out of descriptors, or stopped: its pod lives on.
+async fn open_again(dir: &Path, pause: &mut Duration) -> Option<(Socket, Inventory)> {
+    loop {
+        tokio::time::sleep(*pause).await;
+        *pause = (*pause * 2).clamp(BACK_OFF.0, BACK_OFF.1);
+        match open(dir).await {
+            Ok(opened) => return Some(opened),
+            Err(Error::Gone) => return None,
+            Err(error) => {
+                tracing::warn!(dir = %dir.display(), %error, "cannot reconnect to a monitor");
+            }
+        }
+    }
+}
+
 /// The queue of notices is full.
 struct Full;
 
@@ -150,19 +156,19 @@ async fn read_all(
     link: &Link,
     socket: &Socket,
     queue: &mpsc::Sender<Notice>,
-    attempts: &mut usize,
+    pause: &mut Duration,
 ) -> Result<(), Full> {
     loop {
         match receive(socket).await {
             Ok(Some(Say::Reply { id, body })) => {
-                *attempts = 0;
+                *pause = Duration::ZERO;
                 if let Some(waiting) = link.lock().waiting.remove(&id) {
                     // Whoever asked may have been cancelled.
                     waiting.send(body).unwrap_or_default();
                 }
             }
             Ok(Some(Say::Event(event))) => {
-                *attempts = 0;
+                *pause = Duration::ZERO;
                 match queue.try_send(Notice::Event(event)) {
                     Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => {}
                     Err(mpsc::error::TrySendError::Full(_)) => return Err(Full),
@@ -182,7 +188,8 @@ pub(super) async fn open(dir: &Path) -> Result<(Socket, Inventory), Error> {
     let work = async {
         let socket = connect(dir).await?;
         let hello = encode(&Request { id: 0, body: Ask::Hello { version: VERSION } })?;
-        send(&socket, &hello).await.map_err(|_| Error::Gone)?;
+        let closed = || Error::Refused("the pod's monitor closed the connection".into());
+        send(&socket, &hello).await.map_err(|_| closed())?;
         loop {
             match receive(&socket).await {
                 Ok(Some(Say::Reply { id: 0, body })) => match refusal(body)? {
@@ -202,7 +209,8 @@ pub(super) async fn open(dir: &Path) -> Result<(Socket, Inventory), Error> {
                 Err(error) if error.kind() == io::ErrorKind::InvalidData => {
                     return Err(Error::Refused(format!("the pod's monitor: {error}")));
                 }
-                Ok(None) | Err(_) => return Err(Error::Gone),
+                // One that has ended refuses the next connection.
+                Ok(None) | Err(_) => return Err(closed()),
             }
         }
     };
@@ -245,11 +253,6 @@ async fn receive(socket: &Socket) -> io::Result<Option<Say>> {
     let packet = socket.reading(|fd| socket::receive_packet(fd, MAX_PACKET)).await?;
     let parse = |packet: Vec<u8>| serde_json::from_slice(&packet);
     packet.map(parse).transpose().map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
-}
-
-/// Whether a daemon of one version understands a monitor of another.
-fn speaks(daemon: u32, monitor: u32) -> bool {
-    monitor >= 1 && (monitor == daemon || monitor + 1 == daemon)
 }
 
 pub(super) fn encode(request: &Request) -> Result<Vec<u8>, Error> {
@@ -306,6 +309,15 @@ mod tests {
                         Step::Reads => {
                             patiently(|| socket::receive_packet(&connection, MAX_PACKET).ok());
                         }
+                        Step::Replies(body) => {
+                            let packet =
+                                patiently(|| socket::receive_packet(&connection, MAX_PACKET).ok());
+                            let request: Request =
+                                serde_json::from_slice(&packet.unwrap()).unwrap();
+                            let text =
+                                format!(r#"{{"reply":{{"id":{},"body":{body}}}}}"#, request.id);
+                            socket::send_packet(&connection, text.as_bytes()).unwrap();
+                        }
                         Step::Says(text) => {
                             socket::send_packet(&connection, text.as_bytes()).unwrap();
                         }
@@ -319,6 +331,8 @@ mod tests {
     enum Step {
         Reads,
         Says(&'static str),
+        /// Reads a request and replies to it with this body.
+        Replies(&'static str),
     }
 
     fn patiently<T>(mut attempt: impl FnMut() -> Option<T>) -> T {
@@ -360,7 +374,7 @@ mod tests {
         let (monitor, inventory) = Monitor::connect(dir.path().into(), sender).await.unwrap();
         assert_eq!(inventory.pause, Some(Process { pid: 7, start_ticks: 8 }));
         let error = monitor.forget("c").await.unwrap_err();
-        assert!(matches!(&error, Error::Refused(said) if said.contains("lost")), "{error:?}");
+        assert!(matches!(&error, Error::Unanswered(said) if said.contains("lost")), "{error:?}");
         let exit = super::super::wire::Exit { code: 4, ..Default::default() };
         let exited = Event::Exited { container: "c".into(), exit };
         assert_eq!(notices.recv().await, Some(Notice::Event(exited)));
@@ -369,6 +383,28 @@ mod tests {
         assert_eq!(notices.recv().await, None);
         assert!(matches!(monitor.forget("c").await.unwrap_err(), Error::Gone));
         thread.join().unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_monitor_that_takes_no_connection_now_is_not_gone() {
+        let dir = tempfile::tempdir().unwrap();
+        let started = r#"{"started":{"init":{"pid":1,"start_ticks":2},"at":3}}"#;
+        let thread = played(
+            dir.path(),
+            vec![
+                vec![Step::Reads, hello(), Step::Reads],
+                vec![],
+                vec![Step::Reads],
+                vec![Step::Reads, hello(), Step::Replies(started), Step::Reads],
+            ],
+        );
+        let (sender, mut notices) = mpsc::channel(8);
+        let (monitor, _) = Monitor::connect(dir.path().into(), sender).await.unwrap();
+        let spec = super::super::wire::StartSpec { container: "c".into(), ..Default::default() };
+        assert_eq!(monitor.start(spec).await.unwrap().init.pid, 1);
+        assert!(notices.try_recv().is_err(), "nothing is lost");
+        drop(monitor);
+        tokio::task::spawn_blocking(|| thread.join().unwrap()).await.unwrap();
     }
 
     #[tokio::test]

@@ -88,6 +88,13 @@ impl AsFd for RunDir {
     }
 }
 
+/// Whether a monitor serves the directory.
+#[cfg(feature = "daemon")]
+pub(super) fn is_locked(dir: &Path) -> bool {
+    let Ok(file) = std::fs::File::open(dir.join(PID_FILE)) else { return false };
+    flock(&file, FlockOperation::NonBlockingLockShared) == Err(rustix::io::Errno::WOULDBLOCK)
+}
+
 /// Removes a file; gone already is no error.
 pub(super) fn remove_file(path: &Path) -> io::Result<()> {
     match std::fs::remove_file(path) {
@@ -127,7 +134,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let first = RunDir::open(dir.path()).unwrap();
         let second = RunDir::open(dir.path()).unwrap();
+        assert!(!is_locked(dir.path()));
         let lock = first.lock().unwrap();
+        assert!(is_locked(dir.path()));
         assert_eq!(second.lock().unwrap_err().kind(), io::ErrorKind::WouldBlock);
         drop(lock);
         second.lock().unwrap();

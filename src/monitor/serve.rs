@@ -42,6 +42,9 @@ impl Default for Limits {
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 16;
 
+/// How long no connection is accepted after one that could not be.
+const ACCEPT_AGAIN: Duration = Duration::from_secs(1);
+
 /// The oom_score_adj a monitor asks for: its loss is the whole pod's.
 const OOM_SCORE_ADJ: i32 = -999;
 
@@ -126,9 +129,9 @@ pub(super) struct Server {
     /// When to look whether there's still work.
     pub(super) idle_check: Instant,
     pub(super) limits: Limits,
-    /// Not from a failed accept to the next idle check: the listener would stay ready, and
+    /// When to accept again after a failed accept. Until then the listener stays ready, and
     /// the loop would run hot.
-    pub(super) accepting: bool,
+    pub(super) accept_again: Option<Instant>,
     pub(super) ended: bool,
 }
 
@@ -158,7 +161,7 @@ impl Server {
             serial: 0,
             idle_check: Instant::now() + limits.idle,
             limits,
-            accepting: true,
+            accept_again: None,
             ended: false,
         })
     }
@@ -189,7 +192,7 @@ impl Server {
         let timeout = self.timeout();
         let mut ready = vec![Ready::Signals];
         let mut fds = vec![PollFd::from_borrowed_fd(self.signals.as_fd(), PollFlags::IN)];
-        if self.accepting {
+        if self.accept_again.is_none() {
             ready.push(Ready::Listener);
             fds.push(PollFd::new(&self.listener, PollFlags::IN));
         }
@@ -222,7 +225,11 @@ impl Server {
     fn timeout(&mut self) -> Timespec {
         let calls = self.containers.iter_mut().filter_map(Container::pending_call);
         let calls = calls.filter(|call| !call.overdue).map(|call| call.deadline);
-        let next = calls.chain(self.sandbox.deadline()).chain([self.idle_check]).min();
+        let next = calls
+            .chain(self.sandbox.deadline())
+            .chain(self.accept_again)
+            .chain([self.idle_check])
+            .min();
         let next = next.unwrap_or(self.idle_check);
         // Rounded up, so that the deadline has passed when the wait is over.
         let left = next.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
@@ -235,7 +242,11 @@ impl Server {
                 self.read_signals();
                 self.reap();
             }
-            Ready::Listener => self.accepting = self.connections.accept(&self.listener),
+            Ready::Listener => {
+                if !self.connections.accept(&self.listener) {
+                    self.accept_again = Some(Instant::now() + ACCEPT_AGAIN);
+                }
+            }
             Ready::Connection(key) => {
                 if let Some(request) = self.connections.next_request(key) {
                     self.answer(Asker { connection: key, request: request.id }, request);
@@ -361,9 +372,9 @@ impl Server {
         if let Err(error) = self.sandbox.check(now) {
             complain(format_args!("cannot kill the pause process: {error}"));
         }
+        self.accept_again = self.accept_again.filter(|at| now < *at);
         if now >= self.idle_check {
             self.idle_check = now + self.limits.idle;
-            self.accepting = true;
             // What a burst of output has touched is given back.
             self.scratch = Scratch::new();
             self.check_use(now);

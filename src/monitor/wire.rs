@@ -13,6 +13,11 @@ use serde::{Deserialize, Serialize};
 /// The version this build speaks.
 pub const VERSION: u32 = 1;
 
+/// Whether a daemon of one version understands a monitor of another.
+pub(super) fn speaks(daemon: u32, monitor: u32) -> bool {
+    monitor >= 1 && (monitor == daemon || monitor.checked_add(1) == Some(daemon))
+}
+
 /// The largest packet either side sends or accepts, in bytes.
 pub const MAX_PACKET: usize = 128 * 1024;
 

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use futures_util::future::join_all;
 use tokio::sync::mpsc;
@@ -20,10 +20,16 @@ use crate::container::record::ContainerRecord;
 use crate::container::state::{Ended, Init, State};
 use crate::container::{Place, exec, remove};
 use crate::id::{ContainerId, SandboxId};
-use crate::monitor::client::Monitor;
+use crate::monitor::client::{Error as MonitorError, Monitor, Notice};
 use crate::monitor::wire::{Entry, Exit, Inventory};
 use crate::store::SetAside;
 use crate::sys::cgroup;
+
+/// How long a monitor that lives may take until it can be talked to.
+const REACH_LIMIT: Duration = Duration::from_secs(30);
+
+/// Between two attempts to talk to it.
+const REACH_PAUSE: Duration = Duration::from_millis(500);
 
 /// Finds every pod again.
 pub async fn recover(services: Arc<Services>) -> Result<Pods, Error> {
@@ -124,7 +130,7 @@ async fn find_again(
     let (monitor, inventory) = if record.phase == Phase::Stopped {
         (None, Inventory::default())
     } else {
-        match Monitor::connect(dir.clone(), notices.0.clone()).await {
+        match reach(&dir, &notices.0).await {
             Ok((monitor, inventory)) => (Some(monitor), inventory),
             Err(error) => {
                 tracing::warn!(sandbox = %id, %error, "the pod's monitor can't be reached");
@@ -177,7 +183,8 @@ async fn find_again(
             whole.push((container, record));
         }
     }
-    if monitor.is_none() {
+    // One that holds its lock is alive, though nobody can talk to it.
+    if monitor.is_none() && !Monitor::lives(&dir) {
         end_what_runs(&whole, &dir, &parent).await;
     }
     let states: Vec<State> = whole.iter().map(|(_, record)| record.state.clone()).collect();
@@ -193,6 +200,23 @@ async fn find_again(
     driver.save();
     driver.publish();
     (driver, handle)
+}
+
+/// Connects to a pod's monitor; one that lives and is busy is given time.
+async fn reach(
+    dir: &Path,
+    notices: &mpsc::Sender<Notice>,
+) -> Result<(Monitor, Inventory), MonitorError> {
+    let end = Instant::now() + REACH_LIMIT;
+    loop {
+        match Monitor::connect(dir.to_owned(), notices.clone()).await {
+            Err(error) if Monitor::lives(dir) && Instant::now() < end => {
+                tracing::debug!(dir = %dir.display(), %error, "asking the pod's monitor again");
+                tokio::time::sleep(REACH_PAUSE).await;
+            }
+            other => return other,
+        }
+    }
 }
 
 /// Containers outlive their monitor's death, but nobody would ever learn how they end.
