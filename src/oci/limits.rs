@@ -34,7 +34,19 @@ pub(super) fn oom_score_adj(wanted: i32, host: &Host) -> Result<i32, Error> {
         let why = "is out of range: -1000 to 1000";
         return Err(Error::invalid("resources.oom_score_adj", wanted, why));
     }
-    Ok(clamp_oom_score_adj(wanted, host.oom_score_adj, host.lower_oom_score_adj))
+    let score = clamp_oom_score_adj(wanted, host.oom_score_adj, host.lower_oom_score_adj);
+    if score != wanted {
+        // As true of every later container as of this one.
+        static ONCE: std::sync::Once = std::sync::Once::new();
+        ONCE.call_once(|| {
+            tracing::warn!(
+                wanted,
+                set = score,
+                "oom_score_adj can't be lowered without CAP_SYS_RESOURCE: containers get haled's own"
+            );
+        });
+    }
+    Ok(score)
 }
 
 pub(super) fn resources(
