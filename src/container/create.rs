@@ -4,8 +4,10 @@ use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use oci_spec::runtime::Spec;
+use tokio::time::{Instant, timeout_at};
 
 use super::config::ContainerConfig;
 use super::record::RunsAs;
@@ -13,6 +15,9 @@ use super::{Error, Place};
 use crate::image::{Image, Images};
 use crate::oci;
 use crate::oci::model::{PidMode, Sharing};
+
+/// How long the file systems that mounts' sources are on may take to answer.
+const SOURCES_LIMIT: Duration = Duration::from_mins(1);
 
 /// What a container takes from its sandbox.
 #[derive(Debug, Clone)]
@@ -42,11 +47,15 @@ pub async fn create(
     let rootfs = images.prepare_rootfs(&place.id, image).await?;
     let (place, config, around) = (place.clone(), config.clone(), around.clone());
     let defaults = image.defaults.clone();
-    // Host paths may lie on file systems that hang, so no tokio worker touches them.
-    tokio::task::spawn_blocking(move || {
-        for mount in &config.mounts {
-            ensure_source(&mount.host_path)?;
-        }
+    let deadline = Instant::now() + SOURCES_LIMIT;
+    for mount in &config.mounts {
+        let source = mount.host_path.clone();
+        let name = source.display().to_string();
+        in_time(deadline, &name, move || ensure_source(&source)).await?;
+    }
+    let sources = config.mounts.iter().map(|mount| mount.host_path.display().to_string());
+    let names = sources.collect::<Vec<_>>().join(", ");
+    in_time(deadline, &names, move || {
         let spec = oci::build(&oci::Input {
             rootfs: &rootfs,
             image: oci::ImageDefaults {
@@ -83,7 +92,26 @@ pub async fn create(
         }))
     })
     .await
-    .unwrap_or_else(|panic| Err(Error::Invalid(format!("creating the container failed: {panic}"))))
+}
+
+/// Does what touches the host's paths `names`: they may lie on file systems that hang, so no
+/// tokio worker does it, and nobody waits for it longer than to the deadline.
+async fn in_time<T: Send + 'static>(
+    deadline: Instant,
+    names: &str,
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    match timeout_at(deadline, tokio::task::spawn_blocking(work)).await {
+        Ok(Ok(result)) => result,
+        Ok(Err(panic)) => Err(Error::Invalid(format!("creating the container failed: {panic}"))),
+        Err(_) => Err(Error::Io {
+            doing: format!(
+                "mount source {names} did not answer within {} s: is its file system reachable?",
+                SOURCES_LIMIT.as_secs()
+            ),
+            source: io::ErrorKind::TimedOut.into(),
+        }),
+    }
 }
 
 /// Whole or not at all, and for root alone: it holds the container's environment.
@@ -145,4 +173,22 @@ fn sandbox_files(around: &Surroundings, readonly: bool) -> Vec<oci::SandboxFile>
         file(around.dir.join("resolv.conf"), "/etc/resolv.conf", readonly),
         file(shm, "/dev/shm", false),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_source_that_hangs_is_named() {
+        let (hold, held) = std::sync::mpsc::channel::<()>();
+        let deadline = Instant::now() + Duration::from_millis(10);
+        let hang = move || {
+            held.recv().unwrap_or_default();
+            Ok(())
+        };
+        let error = in_time(deadline, "/mnt/dead", hang).await.unwrap_err().to_string();
+        assert!(error.contains("/mnt/dead did not answer within 60 s"), "{error}");
+        drop(hold);
+    }
 }
