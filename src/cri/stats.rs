@@ -47,6 +47,7 @@ impl Face {
     async fn stats_of(&self, container: &ContainerView) -> Result<cri::ContainerStats, Status> {
         let layer = self.images.writable_usage(&container.id).await.map_err(of_image)?;
         let reading = stats::read(&container.place.cgroup).ok();
+        let memory = reading.and_then(|reading| reading.memory);
         let timestamp = nanos(SystemTime::now());
         let value = |value| Some(cri::UInt64Value { value });
         let config = &container.config;
@@ -63,22 +64,20 @@ impl Face {
                 usage_nano_cores: None,
                 psi: None,
             }),
-            memory: reading.map(|reading| cri::MemoryUsage {
+            memory: memory.map(|memory| cri::MemoryUsage {
                 timestamp,
-                working_set_bytes: value(reading.memory.working_set_bytes),
-                available_bytes: reading.memory.available_bytes.and_then(value),
-                usage_bytes: value(reading.memory.usage_bytes),
-                rss_bytes: value(reading.memory.rss_bytes),
-                page_faults: value(reading.memory.page_faults),
-                major_page_faults: value(reading.memory.major_page_faults),
+                working_set_bytes: value(memory.working_set_bytes),
+                available_bytes: memory.available_bytes.and_then(value),
+                usage_bytes: value(memory.usage_bytes),
+                rss_bytes: value(memory.rss_bytes),
+                page_faults: value(memory.page_faults),
+                major_page_faults: value(memory.major_page_faults),
                 psi: None,
             }),
-            swap: reading.and_then(|reading| reading.memory.swap_bytes).map(|swap| {
-                cri::SwapUsage {
-                    timestamp,
-                    swap_available_bytes: None,
-                    swap_usage_bytes: value(swap),
-                }
+            swap: memory.and_then(|memory| memory.swap_bytes).map(|swap| cri::SwapUsage {
+                timestamp,
+                swap_available_bytes: None,
+                swap_usage_bytes: value(swap),
             }),
             writable_layer: Some(filesystem(&layer)),
             io: None,

@@ -18,8 +18,8 @@ const MAX_FILE: u64 = 64 * 1024;
 pub struct Reading {
     /// Nanoseconds of CPU time since the cgroup was made.
     pub cpu_nanos: u64,
-    /// Memory.
-    pub memory: Memory,
+    /// Memory; `None`: there is no memory controller.
+    pub memory: Option<Memory>,
 }
 
 /// Memory of a cgroup, as cAdvisor counts it.
@@ -43,37 +43,36 @@ pub struct Memory {
 
 /// Reads a cgroup (`/kubepods/pod1/id`). One that is gone is `NotFound`.
 pub fn read(path: &str) -> io::Result<Reading> {
-    let file = |controller: &str, name: &str| {
-        let directory = cgroup::directory(controller, path);
-        let directory = directory.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
-        bounded(&directory.join(name))
+    let cpu_nanos = match cgroup::version() {
+        Version::V1 => parse::number(&file(path, "cpuacct", "cpuacct.usage")?).unwrap_or(0),
+        Version::V2 => parse::cpu_v2(&file(path, "cpu", "cpu.stat")?),
     };
+    let memory = cgroup::has_controller("memory").then(|| memory(path)).transpose()?;
+    Ok(Reading { cpu_nanos, memory })
+}
+
+fn memory(path: &str) -> io::Result<Memory> {
+    let file = |name| file(path, "memory", name);
+    let stat = file("memory.stat")?;
     match cgroup::version() {
         Version::V1 => {
-            let stat = file("memory", "memory.stat")?;
-            let usage = parse::number(&file("memory", "memory.usage_in_bytes")?);
-            let limit = parse::number(&file("memory", "memory.limit_in_bytes")?);
-            Ok(Reading {
-                cpu_nanos: parse::number(&file("cpuacct", "cpuacct.usage")?).unwrap_or(0),
-                memory: parse::memory_v1(&stat, usage.unwrap_or(0), limit),
-            })
+            let usage = parse::number(&file("memory.usage_in_bytes")?);
+            let limit = parse::number(&file("memory.limit_in_bytes")?);
+            Ok(parse::memory_v1(&stat, usage.unwrap_or(0), limit))
         }
         Version::V2 => {
-            let stat = file("memory", "memory.stat")?;
-            let usage = parse::number(&file("memory", "memory.current")?);
-            let limit = parse::number(&file("memory", "memory.max")?);
-            let swap = file("memory", "memory.swap.current").ok();
-            Ok(Reading {
-                cpu_nanos: parse::cpu_v2(&file("cpu", "cpu.stat")?),
-                memory: parse::memory_v2(
-                    &stat,
-                    usage.unwrap_or(0),
-                    limit,
-                    swap.as_deref().and_then(parse::number),
-                ),
-            })
+            let usage = parse::number(&file("memory.current")?);
+            let limit = parse::number(&file("memory.max")?);
+            let swap = file("memory.swap.current").ok();
+            let swap = swap.as_deref().and_then(parse::number);
+            Ok(parse::memory_v2(&stat, usage.unwrap_or(0), limit, swap))
         }
     }
+}
+
+fn file(path: &str, controller: &str, name: &str) -> io::Result<String> {
+    let directory = cgroup::directory(controller, path);
+    bounded(&directory.ok_or(io::ErrorKind::NotFound)?.join(name))
 }
 
 fn bounded(path: &Path) -> io::Result<String> {
