@@ -9,6 +9,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::time::{Duration, Instant};
 
 use nix::sched::CloneFlags;
+use nix::sys::signal::{SigSet, Signal};
 use nix::unistd;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -122,6 +123,10 @@ fn live(
         standard(&null).map_err(|error| said("dup2", error.into()))?;
     }
     fds::close_from_on_exec(3).map_err(|error| said("close_range", error))?;
+    // The kernel drops what a PID namespace's init has no handler for, unless it is blocked:
+    // so that a shutdown at once isn't lost, they are blocked before pause blocks them itself.
+    let held: SigSet = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGCHLD].into_iter().collect();
+    held.thread_set_mask().map_err(|error| said("cannot block signals", error.into()))?;
     let name = CString::new(NAME).map_err(|_| NAME.to_owned())?;
     unistd::execve(program, &[name.as_c_str()], &[] as &[&std::ffi::CStr])
         .map_err(|error| said(&format!("cannot execute {}", spec.pause.display()), error.into()))

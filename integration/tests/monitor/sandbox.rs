@@ -170,3 +170,18 @@ async fn a_pause_that_does_not_stay_is_no_sandbox() {
     monitor.shutdown().await.unwrap();
     assert!(house.mounts().is_empty());
 }
+
+#[tokio::test]
+async fn a_pause_process_takes_a_shutdown_that_comes_at_once() {
+    for _ in 0..10 {
+        let house = House::new();
+        let (monitor, _notices) = house.spawn().await;
+        let mut spec = house.sandbox_spec();
+        spec.pid = true;
+        monitor.sandbox(spec).await.unwrap();
+        let begin = std::time::Instant::now();
+        monitor.shutdown().await.unwrap();
+        // A signal that was lost is followed by SIGKILL after a second.
+        assert!(begin.elapsed() < std::time::Duration::from_secs(1), "{:?}", begin.elapsed());
+    }
+}
