@@ -15,7 +15,7 @@ use crate::config::Config;
 use crate::cri::{About, Face, server};
 use crate::health::BackoffSettings;
 use crate::image::Images;
-use crate::manifest::controller::Manifests;
+use crate::manifest::controller::{self, Manifests};
 use crate::network::Network;
 use crate::oci::Runtime;
 use crate::pod::{Services, events, orchestrator, recovery};
@@ -83,7 +83,13 @@ async fn serve(config: Config) -> Result<(), String> {
     .map_err(|error| text(&error))?;
     let services = Arc::new(services(&config, &store, &images)?);
     let pods = recovery::recover(services).await.map_err(|error| text(&error))?;
-    let manifests = Manifests::open(pods.clone(), images.clone(), store, config.root.join("logs"))
+    let settings = controller::Settings {
+        logs: config.root.join("logs"),
+        volumes: config.root.join("volumes"),
+        seccomp_dir: config.runtime.seccomp_dir.clone(),
+        dir: Some(config.manifest.dir.clone()),
+    };
+    let manifests = Manifests::open(pods.clone(), images.clone(), store, settings)
         .map_err(|error| text(&error))?;
     let listener = server::bind(&config.listen)
         .map_err(|error| format!("cannot listen on {}: {error}", config.listen.display()))?;

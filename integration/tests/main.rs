@@ -11,6 +11,7 @@ mod healing;
 mod image;
 mod lifecycle;
 mod logs;
+mod manifest;
 mod monitor;
 mod network;
 mod oci;

@@ -61,6 +61,8 @@ pub(super) fn mistakes(config: &Config) -> Vec<(String, String)> {
     check("healing.backoff_max", ordered(healing.backoff_initial, healing.backoff_max));
     check("healing.backoff_reset", backoff(healing.backoff_reset));
 
+    check("manifest.dir", directory(&config.manifest.dir));
+
     check("log.level", level(&config.log.level));
     found
 }

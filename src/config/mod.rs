@@ -33,6 +33,8 @@ pub struct Config {
     pub image: ImageConfig,
     /// `[healing]`.
     pub healing: HealingConfig,
+    /// `[manifest]`.
+    pub manifest: ManifestConfig,
     /// `[log]`.
     pub log: LogConfig,
 }
@@ -83,6 +85,13 @@ pub struct HealingConfig {
     pub backoff_max: Duration,
     /// 10 min.
     pub backoff_reset: Duration,
+}
+
+/// `[manifest]`: pods without a kubelet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ManifestConfig {
+    /// Pods of the manifests in it run. `/etc/haled/manifests`.
+    pub dir: PathBuf,
 }
 
 /// `[log]`: the daemon's own.

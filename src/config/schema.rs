@@ -6,7 +6,10 @@ use std::time::Duration;
 use toml::de::DeTable;
 
 use super::file::{Mistake, Reading, Section};
-use super::{Config, HealingConfig, ImageConfig, LogConfig, NetworkConfig, RuntimeConfig, check};
+use super::{
+    Config, HealingConfig, ImageConfig, LogConfig, ManifestConfig, NetworkConfig, RuntimeConfig,
+    check,
+};
 
 /// Reads a file's text; every mistake in it, in its order.
 pub(super) fn read(text: &str) -> Result<Config, Vec<Mistake>> {
@@ -37,6 +40,7 @@ pub(super) fn fill<'r, 't>(reading: &'r Reading<'t>, table: &'r DeTable<'t>) -> 
     network(top.section("network"), &mut config.network);
     image(top.section("image"), &mut config.image);
     healing(top.section("healing"), &mut config.healing);
+    manifest(top.section("manifest"), &mut config.manifest);
     log(top.section("log"), &mut config.log);
     top.finish();
     config
@@ -77,6 +81,11 @@ fn healing(mut section: Section<'_, '_>, config: &mut HealingConfig) {
     section.finish();
 }
 
+fn manifest(mut section: Section<'_, '_>, config: &mut ManifestConfig) {
+    section.set("dir", &mut config.dir);
+    section.finish();
+}
+
 fn log(mut section: Section<'_, '_>, config: &mut LogConfig) {
     section.set("level", &mut config.level);
     section.set("json", &mut config.json);
@@ -94,6 +103,7 @@ impl Default for Config {
             network: NetworkConfig::default(),
             image: ImageConfig::default(),
             healing: HealingConfig::default(),
+            manifest: ManifestConfig::default(),
             log: LogConfig::default(),
         }
     }
@@ -141,6 +151,12 @@ impl Default for HealingConfig {
             backoff_max: Duration::from_mins(5),
             backoff_reset: Duration::from_mins(10),
         }
+    }
+}
+
+impl Default for ManifestConfig {
+    fn default() -> Self {
+        Self { dir: "/etc/haled/manifests".into() }
     }
 }
 

@@ -1,8 +1,10 @@
 //! haled v1: pods from manifests, every pod's health, events, logs, and images from files.
 
+mod pods;
+
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use tokio_stream::wrappers::BroadcastStream;
@@ -11,21 +13,19 @@ use tokio_util::io::StreamReader;
 use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::Face;
-use super::container::health_word;
-use super::status::{invalid, of_image, of_pod};
+use super::status::{invalid, of_image};
 use crate::container::log;
 use crate::container::state::{State, nanos};
-use crate::health::{Report, RestartPolicy};
-use crate::manifest::controller::{Applied, Error as ManifestError, Managed};
-use crate::manifest::phase::phase;
+use crate::manifest::controller::{Applied, Error as ManifestError};
 use crate::pod::events::Event;
-use crate::pod::record::{Origin, Phase};
 use crate::pod::view::{ContainerView, PodView};
 use crate::proto::haled as wire;
 use crate::proto::haled::haled_server::Haled;
 
 /// The longest manifest taken, in bytes.
 const MAX_MANIFEST: usize = 1024 * 1024;
+/// How often a watch looks by itself.
+const WATCH_LOOK: Duration = Duration::from_millis(500);
 
 type Streamed<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
@@ -33,6 +33,7 @@ type Streamed<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 impl Haled for Face {
     type EventsStream = Streamed<wire::Event>;
     type LogsStream = Streamed<wire::LogLine>;
+    type WatchPodsStream = Streamed<wire::ListPodsResponse>;
 
     async fn apply(
         &self,
@@ -46,10 +47,7 @@ impl Haled for Face {
             .map_err(|error| invalid(format!("{}: not UTF-8: {error}", request.source)))?;
         let applied = self.manifests.apply(text).await.map_err(|error| match error {
             // Each mistake with the file's name before it, as compilers do.
-            ManifestError::Manifest(errors) => {
-                let lines = errors.0.iter().map(|mistake| format!("{}: {mistake}", request.source));
-                invalid(lines.collect::<Vec<_>>().join("\n"))
-            }
+            ManifestError::Manifest(errors) => invalid(errors.of_file(&request.source)),
             error => of_manifest(error),
         })?;
         let pods = applied.into_iter().map(|((namespace, name), applied)| wire::AppliedPod {
@@ -87,22 +85,28 @@ impl Haled for Face {
         &self,
         request: Request<wire::ListPodsRequest>,
     ) -> Result<Response<wire::ListPodsResponse>, Status> {
+        Ok(Response::new(self.pods_of(&request.into_inner())))
+    }
+
+    async fn watch_pods(
+        &self,
+        request: Request<wire::ListPodsRequest>,
+    ) -> Result<Response<Self::WatchPodsStream>, Status> {
         let request = request.into_inner();
-        let wanted = |pod: &wire::Pod| {
-            (request.namespace.is_empty() || pod.namespace == request.namespace)
-                && (request.name.is_empty() || pod.name == request.name)
-        };
-        let views = self.pods.views();
-        let managed = self.manifests.list();
-        let own = managed.iter().map(|managed| {
-            let view = views.iter().find(|view| view.config.uid == managed.plan.sandbox.uid);
-            of_managed(managed, view.map(|view| &**view))
-        });
-        let others =
-            views.iter().filter(|view| view.origin == Origin::Cri).map(|view| of_cri(view));
-        let mut pods: Vec<wire::Pod> = own.chain(others).filter(wanted).collect();
-        pods.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
-        Ok(Response::new(wire::ListPodsResponse { pods }))
+        let happened = self.pods.services().events.listen();
+        let first = (self.clone(), request, happened, None);
+        let lists =
+            futures_util::stream::unfold(first, |(face, request, mut happened, last)| async move {
+                loop {
+                    let list = face.pods_of(&request);
+                    if last.as_ref() != Some(&list) {
+                        return Some((Ok(list.clone()), (face, request, happened, Some(list))));
+                    }
+                    // An event tells that something has changed, but not everything makes one.
+                    drop(tokio::time::timeout(WATCH_LOOK, happened.recv()).await);
+                }
+            });
+        Ok(Response::new(Box::pin(lists)))
     }
 
     async fn events(
@@ -243,7 +247,7 @@ fn of_manifest(error: ManifestError) -> Status {
     match error {
         ManifestError::Manifest(errors) => invalid(errors.to_string()),
         ManifestError::NotFound { .. } => Status::not_found(error.to_string()),
-        ManifestError::Pod { source, .. } => of_pod(source),
+        ManifestError::Pod { .. } => Status::internal(error.to_string()),
         ManifestError::Store(error) => Status::internal(error.to_string()),
     }
 }
@@ -258,146 +262,5 @@ fn event_of(event: Event) -> wire::Event {
         message: event.message,
         warning: event.warning,
         count: event.count,
-    }
-}
-
-/// A pod of a manifest.
-fn of_managed(managed: &Managed, view: Option<&PodView>) -> wire::Pod {
-    let plan = &managed.plan;
-    let names = plan.containers.iter().map(|container| container.name.as_str());
-    let restart = plan.health.restart;
-    let phase =
-        if managed.deleting { "Terminating" } else { phase(view, names.clone(), restart).as_str() };
-    let containers = plan
-        .containers
-        .iter()
-        .map(|config| container_of(view, &config.name, &config.image, restart, &managed.problem));
-    wire::Pod {
-        namespace: plan.sandbox.namespace.clone(),
-        name: plan.sandbox.name.clone(),
-        uid: plan.sandbox.uid.clone(),
-        sandbox_id: view.map(|view| view.id.to_string()).unwrap_or_default(),
-        phase: phase.to_owned(),
-        reason: managed.problem.clone(),
-        created_at: managed.created_at,
-        ips: view.map(ips).unwrap_or_default(),
-        containers: containers.collect(),
-        origin: "manifest".to_owned(),
-        labels: plan.sandbox.labels.clone().into_iter().collect(),
-        annotations: plan.sandbox.annotations.clone().into_iter().collect(),
-    }
-}
-
-/// A pod that came through the CRI: its containers are those it has.
-fn of_cri(view: &PodView) -> wire::Pod {
-    let mut names: Vec<&str> = Vec::new();
-    for container in &view.containers {
-        if !names.contains(&container.config.name.as_str()) {
-            names.push(&container.config.name);
-        }
-    }
-    let restart = view.policy.as_ref().map_or(RestartPolicy::Never, |policy| policy.restart);
-    let containers = names.iter().map(|name| {
-        let image = view.newest(name).map(|newest| newest.config.user_image.clone());
-        container_of(Some(view), name, &image.unwrap_or_default(), restart, "")
-    });
-    wire::Pod {
-        namespace: view.config.namespace.clone(),
-        name: view.config.name.clone(),
-        uid: view.config.uid.clone(),
-        sandbox_id: view.id.to_string(),
-        phase: match &view.phase {
-            Phase::Ready { .. } => phase(Some(view), names.iter().copied(), restart).as_str(),
-            Phase::Starting => "Pending",
-            Phase::Stopping { .. } => "Terminating",
-            Phase::Lost { .. } | Phase::Stopped => "NotReady",
-        }
-        .to_owned(),
-        reason: match &view.phase {
-            Phase::Lost { why, .. } => why.clone(),
-            _ => String::new(),
-        },
-        created_at: view.created_at,
-        ips: ips(view),
-        containers: containers.collect(),
-        origin: "cri".to_owned(),
-        labels: view.config.labels.clone().into_iter().collect(),
-        annotations: view.config.annotations.clone().into_iter().collect(),
-    }
-}
-
-fn ips(view: &PodView) -> Vec<String> {
-    view.ips().iter().map(ToString::to_string).collect()
-}
-
-/// The newest attempt of a container name, or what keeps it from being there.
-fn container_of(
-    view: Option<&PodView>,
-    name: &str,
-    image: &str,
-    restart: RestartPolicy,
-    problem: &str,
-) -> wire::Container {
-    let mut container = wire::Container {
-        name: name.to_owned(),
-        image: image.to_owned(),
-        state: "Waiting".to_owned(),
-        ..Default::default()
-    };
-    let Some((view, newest)) = view.and_then(|view| Some((view, view.newest(name)?))) else {
-        // `ErrImagePull: why` gives the one word that lists show.
-        let (reason, message) = problem.split_once(": ").unwrap_or(("", problem));
-        let one_word = !reason.is_empty() && !reason.contains(' ');
-        container.reason = if one_word { reason } else { "ContainerCreating" }.to_owned();
-        container.message = if one_word { message } else { problem }.to_owned();
-        return container;
-    };
-    container.id = newest.id.to_string();
-    container.restart_count = newest.config.attempt;
-    container.ready = newest.ready;
-    container.probes = newest.probes.iter().map(probe_of).collect();
-    match &newest.state {
-        State::Created | State::Starting => "ContainerCreating".clone_into(&mut container.reason),
-        State::Running(init) => {
-            "Running".clone_into(&mut container.state);
-            container.started_at = init.started_at;
-            if let Some(health) = newest.health {
-                container.reason = health_word(health).to_owned();
-                container.message.clone_from(&newest.health_message);
-            }
-        }
-        State::Exited(ended) => {
-            container.started_at = ended.started_at;
-            container.finished_at = ended.finished_at;
-            container.exit_code = ended.code;
-            container.message.clone_from(&ended.message);
-            let by_probe = ended.reason.ends_with("ProbeFailed");
-            let waits = view.waiting.iter().find(|(waiting, _)| waiting == name);
-            if let Some((_, at)) = waits.filter(|_| restart.restarts(ended.code, by_probe)) {
-                "CrashLoopBackOff".clone_into(&mut container.reason);
-                let left = (at - nanos(SystemTime::now())).max(0) / 1_000_000;
-                container.backoff_left_ms = Some(u64::try_from(left).unwrap_or(0));
-            } else {
-                "Terminated".clone_into(&mut container.state);
-                container.reason.clone_from(&ended.reason);
-            }
-        }
-    }
-    container
-}
-
-fn probe_of(report: &Report) -> wire::ProbeStatus {
-    let time = |time: Option<SystemTime>| time.map(nanos).unwrap_or_default();
-    wire::ProbeStatus {
-        kind: report.kind.as_str().to_owned(),
-        handler: report.handler.clone(),
-        result: report.result.clone(),
-        run: report.run,
-        success_threshold: report.success_threshold,
-        failure_threshold: report.failure_threshold,
-        last_output: report.last.as_ref().map(|last| last.output.clone()).unwrap_or_default(),
-        last_run_at: time(report.last_run_at),
-        last_change_at: time(report.last_change_at),
-        next_run_at: time(report.next_run_at),
     }
 }

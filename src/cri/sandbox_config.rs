@@ -51,6 +51,7 @@ pub(super) fn parse(
             searches: dns.searches,
             options: dns.options,
         }),
+        host_aliases: Vec::new(),
         port_mappings: port_mappings(config.port_mappings)?,
         labels: config.labels.into_iter().collect(),
         annotations: config.annotations.into_iter().collect(),

@@ -98,7 +98,12 @@ fn time(
     given.map_or(default, Duration::from_secs)
 }
 
-fn handler(object: &Object<'_>, ports: Ports<'_>, mistakes: &mut Mistakes) -> Option<Handler> {
+/// Reads what a probe or a hook does.
+pub(crate) fn handler(
+    object: &Object<'_>,
+    ports: Ports<'_>,
+    mistakes: &mut Mistakes,
+) -> Option<Handler> {
     let there: Vec<&str> =
         HANDLERS.iter().copied().filter(|name| object.get(name).is_some()).collect();
     let [name] = there[..] else {

@@ -1,13 +1,18 @@
-//! Pod manifests: YAML or JSON text → a plan in haled's own words.
+//! Pod manifests: YAML or JSON text → a plan in haled's own words, and that plan carried out.
 //!
-//! `parse` is pure. The controller that keeps manifests' pods running stands beside it.
+//! `parse`, `plan`, `variables` and `status` are pure. Only the `controller`, which keeps
+//! manifests' pods as they should be, and `volumes`, which makes their files, touch anything.
 
 pub mod controller;
 mod expand;
 mod parse;
-pub mod phase;
+pub mod plan;
 mod quantity;
+pub mod status;
+mod variables;
+mod volumes;
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -15,23 +20,127 @@ use serde::{Deserialize, Serialize};
 use crate::container::config::ContainerConfig;
 use crate::health::Policy;
 use crate::health::fields::Mistake;
+use crate::oci::model::Propagation;
 use crate::pod::config::SandboxConfig;
 
 pub use parse::parse;
+pub use variables::{Facts, Variable};
 
 /// A Pod as it is to run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PodPlan {
     /// The sandbox; its `uid` is empty until the controller gives one.
     pub sandbox: SandboxConfig,
-    /// In the manifest's order, `attempt` 0.
-    pub containers: Vec<ContainerConfig>,
-    /// IfNotPresent, Always or Never, one for each container.
-    pub pull: Vec<PullPolicy>,
-    /// Probes and restart policy.
+    /// Init containers and sidecars, in the manifest's order.
+    pub init: Vec<Planned>,
+    /// The main containers, in the manifest's order.
+    pub containers: Vec<Planned>,
+    /// Probes, hooks and restart policies.
     pub health: Policy,
     /// terminationGracePeriodSeconds.
     pub grace: Duration,
+    /// activeDeadlineSeconds.
+    pub deadline: Option<Duration>,
+    /// In the manifest's order.
+    pub volumes: Vec<Volume>,
+    /// The group that owns its volumes.
+    pub fs_group: Option<u32>,
+    /// `Guaranteed`, `Burstable` or `BestEffort`.
+    pub qos: String,
+    /// The Pod as it was written.
+    pub document: serde_json::Value,
+}
+
+/// A container as it is to run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Planned {
+    /// `attempt` 0; no environment and no mounts yet, and `$(NAME)` still stands in its command.
+    pub config: ContainerConfig,
+    /// An init container with restartPolicy Always.
+    pub sidecar: bool,
+    /// When its image is pulled.
+    pub pull: PullPolicy,
+    /// Its environment.
+    pub env: Vec<Variable>,
+    /// Its volumes.
+    pub mounts: Vec<VolumeMount>,
+    /// Refused where its image would run it as root.
+    pub non_root: bool,
+}
+
+/// A volume of a pod.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Volume {
+    /// Its name in the pod, a DNS label.
+    pub name: String,
+    /// What is in it.
+    pub source: VolumeSource,
+}
+
+/// What a volume is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum VolumeSource {
+    /// Empty at first; lives as long as the pod.
+    EmptyDir {
+        /// Bytes of a tmpfs (`Some(None)`: the kernel's default); `None`: on disk.
+        memory: Option<Option<u64>>,
+    },
+    /// The host's.
+    HostPath {
+        /// Absolute.
+        path: PathBuf,
+        /// What it must be.
+        kind: HostPathKind,
+    },
+    /// A ConfigMap's or a Secret's.
+    Files {
+        /// What it holds.
+        files: Vec<VolumeFile>,
+        /// Kept in memory only.
+        secret: bool,
+    },
+}
+
+/// A file of a ConfigMap or Secret volume.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VolumeFile {
+    /// Relative, without `..`.
+    pub path: PathBuf,
+    /// Permission bits.
+    pub mode: u32,
+    /// Its content.
+    pub data: Vec<u8>,
+}
+
+/// hostPath's type.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub enum HostPathKind {
+    Unchecked,
+    DirectoryOrCreate,
+    Directory,
+    FileOrCreate,
+    File,
+    Socket,
+    CharDevice,
+    BlockDevice,
+}
+
+/// A volume in a container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VolumeMount {
+    /// The volume's name.
+    pub volume: String,
+    /// Absolute path in the container.
+    pub container_path: PathBuf,
+    /// Below the volume's root, relative; empty: the whole volume.
+    pub sub_path: PathBuf,
+    /// Read-only.
+    pub readonly: bool,
+    /// The mounts below it too.
+    pub recursive_readonly: bool,
+    /// Propagation.
+    pub propagation: Propagation,
 }
 
 /// imagePullPolicy.
@@ -46,7 +155,51 @@ pub enum PullPolicy {
     Never,
 }
 
+/// A mistake and where in the text it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Located {
+    /// From 1; 0: it has no place.
+    pub line: u64,
+    /// From 1.
+    pub column: u64,
+    /// What is wrong.
+    pub mistake: Mistake,
+}
+
+impl std::fmt::Display for Located {
+    /// `8:5: spec.containers[0]: …`, or without a place just the mistake.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.line > 0 {
+            write!(f, "{}:{}: ", self.line, self.column)?;
+        }
+        self.mistake.fmt(f)
+    }
+}
+
 /// Everything wrong with a manifest, in its order: one line each.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
-pub struct Errors(pub Vec<Mistake>);
+pub struct Errors(pub Vec<Located>);
+
+impl Errors {
+    /// Each mistake with the file's name before it, as compilers do.
+    pub fn of_file(&self, name: &str) -> String {
+        let line = |located: &Located| match located.line {
+            0 => format!("{name}: {located}"),
+            _ => format!("{name}:{located}"),
+        };
+        self.0.iter().map(line).collect::<Vec<_>>().join("\n")
+    }
+}
+
+impl PodPlan {
+    /// Every container, init containers first.
+    pub fn all(&self) -> impl Iterator<Item = &Planned> {
+        self.init.iter().chain(&self.containers)
+    }
+
+    /// A container by name.
+    pub fn find(&self, name: &str) -> Option<&Planned> {
+        self.all().find(|planned| planned.config.name == name)
+    }
+}

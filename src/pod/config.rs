@@ -25,6 +25,9 @@ pub struct SandboxConfig {
     pub log_directory: PathBuf,
     /// resolv.conf; `None`: the host's as it is.
     pub dns: Option<Dns>,
+    /// Further lines of /etc/hosts.
+    #[serde(default)]
+    pub host_aliases: Vec<HostAlias>,
     /// Published ports.
     pub port_mappings: Vec<PortMapping>,
     /// Labels.
@@ -47,4 +50,13 @@ pub struct SandboxConfig {
     pub resources: Option<Resources>,
     /// Empty: the default handler.
     pub runtime_handler: String,
+}
+
+/// Names of an address, for /etc/hosts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostAlias {
+    /// The address.
+    pub ip: std::net::IpAddr,
+    /// Its names.
+    pub names: Vec<String>,
 }

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 
+use super::config::HostAlias;
 use crate::network::Dns;
 
 /// Where systemd-resolved keeps the servers that its stub hides.
@@ -21,8 +22,8 @@ pub(super) struct BadDns {
     value: String,
 }
 
-/// /etc/hosts: localhost, and the pod's own name at its addresses.
-pub(super) fn hosts(hostname: &str, ips: &[IpAddr]) -> String {
+/// /etc/hosts: localhost, the pod's own name at its addresses, and its aliases.
+pub(super) fn hosts(hostname: &str, ips: &[IpAddr], aliases: &[HostAlias]) -> String {
     let mut text = String::from(
         "127.0.0.1\tlocalhost\n\
          ::1\tlocalhost ip6-localhost ip6-loopback\n\
@@ -32,6 +33,15 @@ pub(super) fn hosts(hostname: &str, ips: &[IpAddr]) -> String {
     );
     for ip in ips.iter().filter(|_| !hostname.is_empty()) {
         writeln!(text, "{ip}\t{hostname}").expect("a String takes every write");
+    }
+    text + &host_aliases(aliases)
+}
+
+/// Lines of /etc/hosts.
+pub(super) fn host_aliases(aliases: &[HostAlias]) -> String {
+    let mut text = String::new();
+    for HostAlias { ip, names } in aliases {
+        writeln!(text, "{ip}\t{}", names.join("\t")).expect("a String takes every write");
     }
     text
 }
@@ -92,10 +102,12 @@ mod tests {
     #[test]
     fn the_pods_own_name_is_at_its_addresses() {
         let ips = ["10.88.0.2".parse().unwrap(), "fd00::2".parse().unwrap()];
-        let text = hosts("web", &ips);
+        let text = hosts("web", &ips, &[]);
         assert!(text.ends_with("10.88.0.2\tweb\nfd00::2\tweb\n"), "{text}");
         assert!(text.starts_with("127.0.0.1\tlocalhost\n"));
-        assert_eq!(hosts("", &ips), hosts("", &[]));
+        assert_eq!(hosts("", &ips, &[]), hosts("", &[], &[]));
+        let alias = HostAlias { ip: ips[0], names: vec!["a".into(), "b.example".into()] };
+        assert!(hosts("", &[], &[alias]).ends_with("10.88.0.2\ta\tb.example\n"));
     }
 
     #[test]

@@ -197,7 +197,7 @@ impl Driver {
                 || self.is_done_init(&policy, at)
                 || container.record.stopped_by_client
                 || container.remove.is_some()
-                || !policy.restart.restarts(ended.code, by_probe)
+                || !policy.restarts(&name, ended.code, by_probe)
             {
                 continue;
             }

@@ -105,8 +105,8 @@ async fn furnish(
     }
     let attached = services.network.add(&attachment(id, &dir, config)).await;
     let attached = attached.map_err(|source| Error::Network { id: id.clone(), source })?;
-    let (hostname, ips) = (config.hostname.clone(), attached.ips.clone());
-    blocking(move || write_hosts(&dir, &hostname, &ips)).await?;
+    let (config, ips) = (config.clone(), attached.ips.clone());
+    blocking(move || write_hosts(&dir, &config, &ips)).await?;
     Ok((pause, Some(attached)))
 }
 
@@ -214,14 +214,14 @@ fn directories(dir: &Path, config: &SandboxConfig) -> Result<(), Error> {
     write(dir, "resolv.conf", &resolv)?;
     if config.network == Sharing::Node {
         let hosts = std::fs::read_to_string("/etc/hosts").unwrap_or_default();
-        write(dir, "hosts", &hosts)
+        write(dir, "hosts", &(hosts + &files::host_aliases(&config.host_aliases)))
     } else {
-        write_hosts(dir, &config.hostname, &[])
+        write_hosts(dir, config, &[])
     }
 }
 
-fn write_hosts(dir: &Path, hostname: &str, ips: &[IpAddr]) -> Result<(), Error> {
-    write(dir, "hosts", &files::hosts(hostname, ips))
+fn write_hosts(dir: &Path, config: &SandboxConfig, ips: &[IpAddr]) -> Result<(), Error> {
+    write(dir, "hosts", &files::hosts(&config.hostname, ips, &config.host_aliases))
 }
 
 fn write(dir: &Path, name: &str, text: &str) -> Result<(), Error> {

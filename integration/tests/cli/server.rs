@@ -167,6 +167,20 @@ impl Haled for Canned {
         Ok(Response::new(v1::ListPodsResponse { pods }))
     }
 
+    type WatchPodsStream = ReceiverStream<Result<v1::ListPodsResponse, Status>>;
+
+    async fn watch_pods(
+        &self,
+        request: Request<v1::ListPodsRequest>,
+    ) -> Result<Response<Self::WatchPodsStream>, Status> {
+        let list = self.list_pods(request).await?.into_inner();
+        let (sender, receiver) = tokio::sync::mpsc::channel(1);
+        sender.send(Ok(list)).await.unwrap();
+        // It stays open, as nothing more happens.
+        tokio::spawn(async move { sender.closed().await });
+        Ok(Response::new(ReceiverStream::new(receiver)))
+    }
+
     type EventsStream = ReceiverStream<Result<v1::Event, Status>>;
 
     async fn events(

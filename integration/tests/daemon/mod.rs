@@ -50,19 +50,43 @@ impl Daemon {
         let dir = tempfile::Builder::new().prefix("haled-test-").tempdir().unwrap();
         let name = dir.path().file_name().unwrap().to_str().unwrap().to_owned();
         let ready = dir.path().join("namespaces-ready");
-        let holder = Command::new("unshare")
-            .args(["--net", "--mount", "--ipc", "--propagation", "private", "sh", "-c"])
-            .arg("ip link set lo up && : > \"$0\" && exec sleep 3600")
-            .arg(&ready)
-            .stdin(Stdio::null())
-            .spawn()
-            .expect("unshare(1) is there");
+        let holder = namespaces(&ready);
         let mut daemon = Self { holder, process: None, dir, cgroup: format!("/{name}") };
         daemon.until("namespaces", || ready.exists()).await;
         daemon.configure(network, settings);
         daemon.launch().await;
         busybox::import(&daemon).await;
         daemon
+    }
+
+    /// A reboot: every process, mount and namespace goes, and the run directory with them.
+    /// What is on disk stays.
+    pub async fn reboot(&mut self) {
+        self.kill();
+        self.end_pods();
+        drop(haled::sys::cgroup::kill(&self.cgroup));
+        drop(haled::sys::cgroup::remove(&self.cgroup));
+        self.holder.kill().unwrap();
+        self.holder.wait().unwrap();
+        std::fs::remove_dir_all(self.path("state")).unwrap();
+        drop(std::fs::remove_file(self.socket()));
+        let ready = self.path("namespaces-ready");
+        std::fs::remove_file(&ready).unwrap();
+        self.holder = namespaces(&ready);
+        self.until("namespaces", || ready.exists()).await;
+        self.launch().await;
+    }
+
+    /// kill -9 of every monitor.
+    fn end_pods(&self) {
+        for dir in std::fs::read_dir(self.path("state/pods")).into_iter().flatten().flatten() {
+            if let Ok(pid) = std::fs::read_to_string(dir.path().join("monitor.pid"))
+                && let Ok(pid) = pid.trim().parse()
+            {
+                let pid = nix::unistd::Pid::from_raw(pid);
+                nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).ok();
+            }
+        }
     }
 
     fn configure(&self, network: &str, settings: &str) {
@@ -512,6 +536,17 @@ pub fn helper_dir() -> PathBuf {
     dir
 }
 
+/// The process that holds a daemon's namespaces.
+fn namespaces(ready: &Path) -> Child {
+    Command::new("unshare")
+        .args(["--net", "--mount", "--ipc", "--propagation", "private", "sh", "-c"])
+        .arg("ip link set lo up && : > \"$0\" && exec sleep 3600")
+        .arg(ready)
+        .stdin(Stdio::null())
+        .spawn()
+        .expect("unshare(1) is there")
+}
+
 impl Drop for Daemon {
     /// Ends every process of the test by pid, whatever state the test left it in.
     fn drop(&mut self) {
@@ -523,14 +558,7 @@ impl Drop for Daemon {
             drop(process.wait());
         }
         // Monitors first, so that nothing is reaped or recorded any more.
-        for dir in std::fs::read_dir(self.path("state/pods")).into_iter().flatten().flatten() {
-            if let Ok(pid) = std::fs::read_to_string(dir.path().join("monitor.pid"))
-                && let Ok(pid) = pid.trim().parse()
-            {
-                let pid = nix::unistd::Pid::from_raw(pid);
-                nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).ok();
-            }
-        }
+        self.end_pods();
         drop(haled::sys::cgroup::kill(&self.cgroup));
         drop(haled::sys::cgroup::remove(&self.cgroup));
         // With the last process the namespaces go, and with them mounts and interfaces.

@@ -1,0 +1,167 @@
+//! The order in which containers come and go, and what brings a pod back.
+
+use super::{delete, phase, pod, until};
+use crate::daemon::Daemon;
+
+const QUICK: &str = "[healing]\nbackoff_initial = \"100ms\"\nbackoff_max = \"100ms\"\n";
+
+/// What the containers of a pod have written into a directory of the node's.
+fn order(daemon: &Daemon) -> Vec<String> {
+    let text = std::fs::read_to_string(daemon.path("shared/order")).unwrap_or_default();
+    text.lines().map(str::to_owned).collect()
+}
+
+/// Containers that share a directory of the node's.
+fn shared(daemon: &Daemon, spec: &str) -> String {
+    let dir = daemon.path("shared");
+    let mounts = "volumeMounts: [{name: shared, mountPath: /shared}]";
+    let spec = spec.replace("MOUNTS", &format!("image: busybox, {mounts}"));
+    let volume = format!("{{path: {}, type: DirectoryOrCreate}}", dir.display());
+    pod(&format!("  volumes: [{{name: shared, hostPath: {volume}}}]\n{spec}"))
+}
+
+#[tokio::test]
+async fn init_containers_run_in_order_and_one_that_fails_is_tried_again() {
+    let daemon = Daemon::start_with(QUICK).await;
+    let text = shared(
+        &daemon,
+        r"  restartPolicy: OnFailure
+  initContainers:
+  - {name: one, MOUNTS, command: [sh, -c, 'echo one >> /shared/order; test $(grep -c one /shared/order) = 3']}
+  - {name: two, MOUNTS, command: [sh, -c, 'echo two >> /shared/order']}
+  containers:
+  - {name: app, MOUNTS, command: [sh, -c, 'echo app >> /shared/order']}
+",
+    );
+    daemon.apply(&text).await.unwrap();
+    let over = phase(&daemon, "Succeeded").await;
+    assert_eq!(order(&daemon), ["one", "one", "one", "two", "app"]);
+    assert_eq!(over.init_containers[0].restart_count, 2);
+    let last = over.init_containers[0].last.as_ref().unwrap();
+    assert_eq!((last.exit_code, last.reason.as_str()), (1, "Error"));
+    delete(&daemon, "pod").await;
+    daemon.nothing_is_left().await;
+}
+
+#[tokio::test]
+async fn a_sidecar_starts_before_the_others_and_stops_after_them() {
+    let daemon = Daemon::start_with(QUICK).await;
+    let side = |name: &str| {
+        format!(
+            "  - {{name: {name}, MOUNTS, restartPolicy: Always, startupProbe: {{exec: {{command: [ls, /tmp/up]}}, periodMilliseconds: 100, failureThreshold: 100}}, command: [sh, -c, 'trap \"echo {name} ends >> /shared/order; exit 0\" TERM; sleep 0.3; echo {name} >> /shared/order; touch /tmp/up; while true; do sleep 0.1; done']}}\n"
+        )
+    };
+    let text = shared(
+        &daemon,
+        &format!(
+            "  restartPolicy: Never\n  initContainers:\n{}{}  containers:\n  - {{name: app, MOUNTS, command: [sh, -c, 'echo app >> /shared/order; sleep 0.5; echo app ends >> /shared/order']}}\n",
+            side("first"),
+            side("second"),
+        ),
+    );
+    daemon.apply(&text).await.unwrap();
+    phase(&daemon, "Succeeded").await;
+    let wanted = ["first", "second", "app", "app ends", "second ends", "first ends"];
+    assert_eq!(order(&daemon), wanted);
+    delete(&daemon, "pod").await;
+    daemon.nothing_is_left().await;
+}
+
+#[tokio::test]
+async fn restart_policies_and_exit_codes_give_the_phase() {
+    let daemon = Daemon::start_with(QUICK).await;
+    let once = |policy: &str, code: u8| {
+        pod(&format!(
+            "  restartPolicy: {policy}\n  containers: [{{name: app, image: busybox, command: [sh, -c, 'exit {code}']}}]\n"
+        ))
+    };
+    for (policy, code, wanted) in
+        [("Never", 0, "Succeeded"), ("Never", 3, "Failed"), ("OnFailure", 0, "Succeeded")]
+    {
+        daemon.apply(&once(policy, code)).await.unwrap();
+        let over = phase(&daemon, wanted).await;
+        assert_eq!(over.containers[0].exit_code, i32::from(code), "{policy}: {over:?}");
+        assert_eq!(over.containers[0].restart_count, 0);
+        delete(&daemon, "pod").await;
+    }
+    for (policy, code) in [("OnFailure", 3), ("Always", 0), ("Always", 3)] {
+        daemon.apply(&once(policy, code)).await.unwrap();
+        let again = |pod: &haled::proto::haled::Pod| pod.containers[0].restart_count >= 2;
+        until(&daemon, "pod", "restarts", again).await;
+        delete(&daemon, "pod").await;
+    }
+}
+
+#[tokio::test]
+async fn a_pod_that_lives_too_long_is_ended() {
+    let daemon = Daemon::start().await;
+    let text = pod(
+        "  activeDeadlineSeconds: 2\n  terminationGracePeriodSeconds: 1\n  containers: [{name: app, image: busybox, command: [sleep, '600']}]\n",
+    );
+    daemon.apply(&text).await.unwrap();
+    let over = phase(&daemon, "Failed").await;
+    assert!(over.reason.starts_with("DeadlineExceeded"), "{over:?}");
+}
+
+/// A reboot: every process, mount and namespace is gone and so is the run directory; only the
+/// disk is as it was.
+#[tokio::test]
+async fn a_pod_comes_back_after_a_reboot() {
+    let mut daemon = Daemon::start().await;
+    let text = pod(
+        "  initContainers: [{name: init, image: busybox, command: ['true']}]\n  volumes: [{name: v, emptyDir: {medium: Memory, sizeLimit: 1Mi}}]\n  containers: [{name: app, image: busybox, command: [sleep, '600'], volumeMounts: [{name: v, mountPath: /v}]}]\n",
+    );
+    daemon.apply(&text).await.unwrap();
+    let first = phase(&daemon, "Running").await;
+    daemon.exec(&first.containers[0].id, &["touch", "/v/file"]).await;
+    daemon.reboot().await;
+    let again = until(&daemon, "pod", "a second attempt", |pod| {
+        pod.containers[0].state == "Running" && pod.containers[0].restart_count == 1
+    })
+    .await;
+    let (old, new) = (&first.containers[0], &again.containers[0]);
+    let last = new.last.as_ref().unwrap();
+    assert_eq!(last.id, old.id);
+    assert_eq!((last.exit_code, last.reason.as_str()), (255, "Unknown"));
+    assert_eq!(again.init_containers[0].restart_count, 1);
+    assert_eq!(again.uid, first.uid);
+    // crictl's view: the old attempt is there, and has exited.
+    let dead = daemon.status(&old.id).await;
+    assert_eq!(dead.state(), haled::proto::cri::ContainerState::ContainerExited);
+    let (code, text) =
+        daemon.exec(&new.id, &["sh", "-c", "ls /v; grep -c ' /v tmpfs' /proc/mounts"]).await;
+    assert_eq!((code, text.as_str()), (0, "1\n"), "the memory volume is mounted anew, empty");
+    delete(&daemon, "pod").await;
+    daemon.nothing_is_left().await;
+}
+
+#[tokio::test]
+async fn the_manifests_of_a_directory_run() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = format!("[manifest]\ndir = \"{}\"\n", dir.path().display());
+    let mut daemon = Daemon::start_with(&settings).await;
+    let sleeps = |seconds: u32| {
+        pod(&format!(
+            "  terminationGracePeriodSeconds: 0\n  containers: [{{name: app, image: busybox, command: [sleep, '{seconds}']}}]\n"
+        ))
+    };
+    let file = dir.path().join("a.yaml");
+    std::fs::write(&file, sleeps(600)).unwrap();
+    std::fs::write(dir.path().join(".hidden.yaml"), "nonsense").unwrap();
+    let first = phase(&daemon, "Running").await;
+    // One that is broken leaves its pod alone, and is named.
+    std::fs::write(&file, "kind: Pod\napiVersion: v1\nmetadata: {name: pod}\nspec: {}\n").unwrap();
+    let broken = format!("{}:4:1: spec.containers", file.display());
+    daemon.until("the broken file is told", || daemon.log().contains(&broken)).await;
+    assert_eq!(daemon.pod("pod").await.unwrap().uid, first.uid);
+    std::fs::write(&file, sleeps(700)).unwrap();
+    let second =
+        until(&daemon, "pod", "another pod", |pod| pod.uid != first.uid && pod.phase == "Running");
+    second.await;
+    // What goes while haled is away goes when it is back.
+    daemon.kill();
+    std::fs::remove_file(&file).unwrap();
+    daemon.launch().await;
+    daemon.no_pods().await;
+    daemon.nothing_is_left().await;
+}

@@ -1,0 +1,301 @@
+//! Pods as haled v1 tells of them.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use super::super::Face;
+use super::super::container::health_word;
+use crate::container::state::{Ended, State, nanos};
+use crate::health::{Policy, Report};
+use crate::manifest::Planned;
+use crate::manifest::controller::{Managed, node};
+use crate::manifest::status::{initialized, phase, phase_of};
+use crate::pod::record::{Origin, Phase};
+use crate::pod::view::{ContainerView, PodView};
+use crate::proto::haled as wire;
+
+impl Face {
+    /// The pods that a request asks for, by namespace and name.
+    pub(super) fn pods_of(&self, request: &wire::ListPodsRequest) -> wire::ListPodsResponse {
+        let wanted = |pod: &wire::Pod| {
+            (request.namespace.is_empty() || pod.namespace == request.namespace)
+                && (request.name.is_empty() || pod.name == request.name)
+        };
+        let mut views = self.pods.views();
+        views.sort_by_key(|view| std::cmp::Reverse(view.config.attempt));
+        let managed = self.manifests.list();
+        let own = managed.iter().map(|managed| {
+            let uid = &managed.plan.sandbox.uid;
+            let sandboxes = views.iter().filter(|view| view.config.uid == *uid).cloned().collect();
+            of_managed(managed, &Sandboxes(sandboxes))
+        });
+        let others = views.iter().filter(|view| view.origin == Origin::Cri).map(of_cri);
+        let mut pods: Vec<wire::Pod> = own.chain(others).filter(wanted).collect();
+        pods.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
+        wire::ListPodsResponse { pods }
+    }
+}
+
+/// A pod's sandboxes, the newest first.
+struct Sandboxes(Vec<Arc<PodView>>);
+
+impl Sandboxes {
+    fn newest(&self) -> Option<&PodView> {
+        self.0.first().map(|view| &**view)
+    }
+
+    /// The last attempt of a container before the given one that has ended.
+    fn ended_before(&self, name: &str, attempt: u32) -> Option<(&ContainerView, &Ended)> {
+        let of_name = |container: &&Arc<ContainerView>| {
+            container.config.name == name && container.config.attempt < attempt
+        };
+        let all = self.0.iter().flat_map(|view| &view.containers).filter(of_name);
+        let last = all.max_by_key(|container| container.config.attempt)?;
+        match &last.state {
+            State::Exited(ended) => Some((last, ended)),
+            _ => None,
+        }
+    }
+}
+
+/// A pod of a manifest.
+fn of_managed(managed: &Managed, sandboxes: &Sandboxes) -> wire::Pod {
+    let plan = &managed.plan;
+    let view = sandboxes.newest();
+    let tell = |planned: &Planned| {
+        let (name, image) = (&planned.config.name, &planned.config.image);
+        let mut container =
+            container_of(sandboxes, name, image, Some(&plan.health), &managed.problem);
+        container.sidecar = planned.sidecar;
+        container
+    };
+    let mut init_containers: Vec<_> = plan.init.iter().map(tell).collect();
+    let mut containers: Vec<_> = plan.containers.iter().map(tell).collect();
+    let initialized = view.is_some_and(|view| initialized(plan, view));
+    if !initialized && !init_containers.is_empty() {
+        for waiting in init_containers.iter_mut().chain(&mut containers) {
+            if waiting.id.is_empty() && waiting.reason == "ContainerCreating" {
+                "PodInitializing".clone_into(&mut waiting.reason);
+            }
+        }
+    }
+    let phase = phase(managed, view);
+    // What ended the pod, else what is in the way.
+    let reason = match &managed.ended {
+        Some(ended) if !ended.reason.is_empty() => format!("{}: {}", ended.reason, ended.message),
+        Some(ended) => ended.message.clone(),
+        None => managed.problem.clone(),
+    };
+    let conditions = conditions(phase, initialized, &init_containers, &containers);
+    wire::Pod {
+        namespace: plan.sandbox.namespace.clone(),
+        name: plan.sandbox.name.clone(),
+        uid: plan.sandbox.uid.clone(),
+        sandbox_id: view.map(|view| view.id.to_string()).unwrap_or_default(),
+        phase: phase.to_owned(),
+        reason,
+        created_at: managed.created_at,
+        ips: view.map(ips).unwrap_or_default(),
+        containers,
+        origin: "manifest".to_owned(),
+        labels: plan.sandbox.labels.clone().into_iter().collect(),
+        annotations: plan.sandbox.annotations.clone().into_iter().collect(),
+        init_containers,
+        host_ip: node::address().map(|ip| ip.to_string()).unwrap_or_default(),
+        started_at: managed.started_at,
+        qos_class: plan.qos.clone(),
+        conditions,
+        manifest: plan.document.to_string(),
+        node_name: node::name(),
+    }
+}
+
+/// The four conditions of every pod, as Kubernetes computes them.
+fn conditions(
+    phase: &str,
+    initialized: bool,
+    init: &[wire::Container],
+    containers: &[wire::Container],
+) -> Vec<wire::Condition> {
+    let over = phase == "Succeeded" || phase == "Failed";
+    let names = |unready: Vec<&wire::Container>| {
+        unready.iter().map(|container| container.name.as_str()).collect::<Vec<_>>().join(" ")
+    };
+    let condition = |name: &str, status: bool, reason: &str, message: String| wire::Condition {
+        r#type: name.to_owned(),
+        status,
+        reason: if status { String::new() } else { reason.to_owned() },
+        message: if status { String::new() } else { message },
+    };
+    let waits = |container: &&wire::Container| {
+        if container.sidecar { !container.started } else { container.state != "Terminated" }
+    };
+    let incomplete = names(init.iter().filter(waits).collect());
+    // Sidecars count, other init containers are done by then.
+    let sidecars = init.iter().filter(|container| container.sidecar);
+    let all = sidecars.chain(containers);
+    let unready = names(all.filter(|container| !container.ready).collect());
+    let (ready, why, message) = match phase {
+        "Succeeded" => (false, "PodCompleted", String::new()),
+        "Failed" => (false, "PodFailed", String::new()),
+        _ => {
+            let message = format!("containers with unready status: [{unready}]");
+            (unready.is_empty(), "ContainersNotReady", message)
+        }
+    };
+    vec![
+        condition("PodScheduled", true, "", String::new()),
+        condition(
+            "Initialized",
+            initialized || over,
+            "ContainersNotInitialized",
+            format!("containers with incomplete status: [{incomplete}]"),
+        ),
+        condition("ContainersReady", ready, why, message.clone()),
+        condition("Ready", ready, why, message),
+    ]
+}
+
+/// A pod that came through the CRI: its containers are those it has.
+fn of_cri(view: &Arc<PodView>) -> wire::Pod {
+    let mut names: Vec<&str> = Vec::new();
+    for container in &view.containers {
+        if !names.contains(&container.config.name.as_str()) {
+            names.push(&container.config.name);
+        }
+    }
+    let policy = view.policy.as_deref();
+    let alone = Sandboxes(vec![view.clone()]);
+    let containers = names.iter().map(|name| {
+        let image = view.newest(name).map(|newest| newest.config.user_image.clone());
+        container_of(&alone, name, &image.unwrap_or_default(), policy, "")
+    });
+    wire::Pod {
+        namespace: view.config.namespace.clone(),
+        name: view.config.name.clone(),
+        uid: view.config.uid.clone(),
+        sandbox_id: view.id.to_string(),
+        phase: match &view.phase {
+            Phase::Ready { .. } => phase_of(view, names.iter().copied(), policy),
+            Phase::Starting => "Pending",
+            Phase::Stopping { .. } => "Terminating",
+            Phase::Lost { .. } | Phase::Stopped => "NotReady",
+        }
+        .to_owned(),
+        reason: match &view.phase {
+            Phase::Lost { why, .. } => why.clone(),
+            _ => String::new(),
+        },
+        created_at: view.created_at,
+        ips: ips(view),
+        containers: containers.collect(),
+        origin: "cri".to_owned(),
+        labels: view.config.labels.clone().into_iter().collect(),
+        annotations: view.config.annotations.clone().into_iter().collect(),
+        node_name: node::name(),
+        ..wire::Pod::default()
+    }
+}
+
+fn ips(view: &PodView) -> Vec<String> {
+    view.ips().iter().map(ToString::to_string).collect()
+}
+
+/// The newest attempt of a container name, or what keeps it from being there.
+fn container_of(
+    sandboxes: &Sandboxes,
+    name: &str,
+    image: &str,
+    policy: Option<&Policy>,
+    problem: &str,
+) -> wire::Container {
+    let mut container = wire::Container {
+        name: name.to_owned(),
+        image: image.to_owned(),
+        state: "Waiting".to_owned(),
+        ..Default::default()
+    };
+    let newest = sandboxes.newest().and_then(|view| Some((view, view.newest(name)?)));
+    let attempt = newest.map_or(u32::MAX, |(_, newest)| newest.config.attempt);
+    if let Some((last, ended)) = sandboxes.ended_before(name, attempt) {
+        container.restart_count = last.config.attempt;
+        container.last = Some(wire::Attempt {
+            id: last.id.to_string(),
+            exit_code: ended.code,
+            reason: ended.reason.clone(),
+            message: ended.message.clone(),
+            started_at: ended.started_at,
+            finished_at: ended.finished_at,
+        });
+    }
+    let Some((view, newest)) = newest else {
+        // `ErrImagePull: why` gives the one word that lists show.
+        let (reason, message) = problem.split_once(": ").unwrap_or(("", problem));
+        let one_word = !reason.is_empty() && !reason.contains(' ');
+        container.reason = if one_word { reason } else { "ContainerCreating" }.to_owned();
+        container.message = if one_word { message } else { problem }.to_owned();
+        return container;
+    };
+    container.id = newest.id.to_string();
+    container.image_id.clone_from(&newest.image_id);
+    container.restart_count = newest.config.attempt;
+    container.ready = newest.ready;
+    container.probes = newest.probes.iter().map(probe_of).collect();
+    state_of(&mut container, view, newest, policy);
+    container
+}
+
+fn state_of(
+    container: &mut wire::Container,
+    view: &PodView,
+    newest: &ContainerView,
+    policy: Option<&Policy>,
+) {
+    let name = &newest.config.name;
+    match &newest.state {
+        State::Created | State::Starting => "ContainerCreating".clone_into(&mut container.reason),
+        State::Running(init) => {
+            "Running".clone_into(&mut container.state);
+            container.started_at = init.started_at;
+            let startup = newest.probes.iter().find(|report| report.kind.as_str() == "startup");
+            container.started = startup.is_none_or(|report| report.result == "Success");
+            if let Some(health) = newest.health {
+                container.reason = health_word(health).to_owned();
+                container.message.clone_from(&newest.health_message);
+            }
+        }
+        State::Exited(ended) => {
+            container.started_at = ended.started_at;
+            container.finished_at = ended.finished_at;
+            container.exit_code = ended.code;
+            container.message.clone_from(&ended.message);
+            let by_probe = ended.reason.ends_with("ProbeFailed");
+            let restarts = policy.is_some_and(|policy| policy.restarts(name, ended.code, by_probe));
+            let waits = view.waiting.iter().find(|(waiting, _)| waiting == name);
+            if let Some((_, at)) = waits.filter(|_| restarts) {
+                "CrashLoopBackOff".clone_into(&mut container.reason);
+                let left = (at - nanos(SystemTime::now())).max(0) / 1_000_000;
+                container.backoff_left_ms = Some(u64::try_from(left).unwrap_or(0));
+            } else {
+                "Terminated".clone_into(&mut container.state);
+                container.reason.clone_from(&ended.reason);
+            }
+        }
+    }
+}
+
+fn probe_of(report: &Report) -> wire::ProbeStatus {
+    let time = |time: Option<SystemTime>| time.map(nanos).unwrap_or_default();
+    wire::ProbeStatus {
+        kind: report.kind.as_str().to_owned(),
+        handler: report.handler.clone(),
+        result: report.result.clone(),
+        run: report.run,
+        success_threshold: report.success_threshold,
+        failure_threshold: report.failure_threshold,
+        last_output: report.last.as_ref().map(|last| last.output.clone()).unwrap_or_default(),
+        last_run_at: time(report.last_run_at),
+        last_change_at: time(report.last_change_at),
+        next_run_at: time(report.next_run_at),
+    }
+}

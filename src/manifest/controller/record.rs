@@ -1,0 +1,74 @@
+//! What is remembered of a manifest's pod.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::Key;
+use crate::manifest::PodPlan;
+use crate::manifest::plan::Ending;
+use crate::store;
+
+/// The label in which a kubelet notes a pod's uid.
+const POD_UID: &str = "io.kubernetes.pod.uid";
+
+/// A pod of a manifest as stored, under `namespace/name`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct PodRecord {
+    pub(super) uid: String,
+    pub(super) plan: PodPlan,
+    pub(super) created_at: i64,
+    /// When its first sandbox was asked for; 0: not yet.
+    pub(super) started_at: i64,
+    /// Of the sandbox that is next made.
+    pub(super) next_attempt: u32,
+    /// Being taken down: nothing is brought up any more.
+    pub(super) deleting: bool,
+    /// It is over: nothing is brought up any more.
+    pub(super) ended: Option<Ending>,
+    /// The file of the manifest directory that it is in.
+    pub(super) file: Option<PathBuf>,
+}
+
+impl store::Record for PodRecord {
+    const KIND: &'static str = "manifest-pod";
+    const VERSION: u32 = 2;
+}
+
+pub(super) fn key(plan: &PodPlan) -> Key {
+    (plan.sandbox.namespace.clone(), plan.sandbox.name.clone())
+}
+
+pub(super) fn stored_key((namespace, name): &Key) -> String {
+    format!("{namespace}/{name}")
+}
+
+impl PodPlan {
+    /// Gives the pod its uid, and tells it where the kubelet would.
+    pub(super) fn set_uid(&mut self, uid: &str) {
+        uid.clone_into(&mut self.sandbox.uid);
+        let all = self.init.iter_mut().chain(&mut self.containers);
+        let labels = all.map(|planned| &mut planned.config.labels);
+        for labels in labels.chain([&mut self.sandbox.labels]) {
+            labels.insert(POD_UID.to_owned(), uid.to_owned());
+        }
+    }
+}
+
+/// Whether a recorded plan is what this manifest asks for, but for what was added to it.
+pub(super) fn same(recorded: &PodPlan, asked: &PodPlan) -> bool {
+    let mut asked = asked.clone();
+    asked.sandbox.log_directory.clone_from(&recorded.sandbox.log_directory);
+    asked.set_uid(&recorded.sandbox.uid);
+    *recorded == asked
+}
+
+/// A random UUID (RFC 9562, version 4).
+pub(super) fn new_uid() -> String {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).expect("the kernel gives random bytes once it has booted");
+    bytes[6] = bytes[6] & 0x0f | 0x40;
+    bytes[8] = bytes[8] & 0x3f | 0x80;
+    let hex = format!("{:032x}", u128::from_be_bytes(bytes));
+    [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-")
+}

@@ -1,0 +1,190 @@
+//! env and envFrom.
+
+use super::container::Scope;
+use super::objects;
+use super::resources::Amounts;
+use crate::health::fields::{Mistakes, Object};
+use crate::manifest::quantity::{bytes, millicores};
+use crate::manifest::variables::{Fact, Value, Variable};
+
+/// What a fieldRef may name.
+const FIELDS: &str = "metadata.name, metadata.namespace, metadata.uid, metadata.labels['KEY'], \
+    metadata.annotations['KEY'], spec.nodeName, spec.serviceAccountName, status.hostIP, \
+    status.podIP, status.podIPs";
+
+/// A container's variables: those of envFrom first, as those of env go over them.
+pub(super) fn env(
+    object: &Object<'_>,
+    scope: &Scope<'_>,
+    amounts: &Amounts,
+    mistakes: &mut Mistakes,
+) -> Vec<Variable> {
+    let mut env = Vec::new();
+    for source in objects(object, "envFrom", mistakes) {
+        env_from(&source, scope, &mut env, mistakes);
+    }
+    for variable in objects(object, "env", mistakes) {
+        variable.only(&["name", "value", "valueFrom"], &[], mistakes);
+        let Some(name) = variable.required("name", mistakes) else { continue };
+        if !is_name(&name) {
+            let what = format!("{name:?} is no variable's name: printable ASCII without = is");
+            mistakes.add(variable.at("name"), what);
+        }
+        let text = variable.string("value", mistakes);
+        let from = variable.object("valueFrom", mistakes);
+        let value = match (text, from) {
+            (Some(_), Some(_)) => {
+                mistakes.add(variable.path.clone(), "value and valueFrom can't both be there");
+                None
+            }
+            (_, Some(from)) => value_from(&from, scope, amounts, mistakes),
+            (text, None) => Some(Value::Text(text.unwrap_or_default())),
+        };
+        // An optional key that isn't there gives no variable.
+        env.extend(value.map(|value| Variable { name, value }));
+    }
+    env
+}
+
+fn is_name(name: &str) -> bool {
+    !name.is_empty() && !name.contains('=') && name.bytes().all(|byte| (0x20..0x7f).contains(&byte))
+}
+
+fn env_from(
+    object: &Object<'_>,
+    scope: &Scope<'_>,
+    env: &mut Vec<Variable>,
+    mistakes: &mut Mistakes,
+) {
+    object.only(&["prefix", "configMapRef", "secretRef"], &[], mistakes);
+    let prefix = object.string("prefix", mistakes).unwrap_or_default();
+    let both = ["configMapRef", "secretRef"];
+    let there: Vec<&str> = both.into_iter().filter(|field| object.get(field).is_some()).collect();
+    let [field] = there[..] else {
+        let what = "exactly one of configMapRef and secretRef is wanted";
+        return mistakes.add(object.path.clone(), what);
+    };
+    let Some(reference) = object.object(field, mistakes) else { return };
+    reference.only(&["name", "optional"], &[], mistakes);
+    let optional = reference.boolean("optional", mistakes).unwrap_or(false);
+    let secret = field == "secretRef";
+    let data =
+        scope.sources.find(secret, scope.namespace, (&reference, "name"), optional, mistakes);
+    for (key, bytes) in data.into_iter().flatten() {
+        let name = format!("{prefix}{key}");
+        match std::str::from_utf8(bytes) {
+            Ok(text) if is_name(&name) && !text.contains('\0') => {
+                env.push(Variable { name, value: Value::Plain(text.to_owned()) });
+            }
+            _ => mistakes.add(reference.path.clone(), format!("key \"{key}\" can't be a variable")),
+        }
+    }
+}
+
+fn value_from(
+    from: &Object<'_>,
+    scope: &Scope<'_>,
+    amounts: &Amounts,
+    mistakes: &mut Mistakes,
+) -> Option<Value> {
+    let sources = ["fieldRef", "resourceFieldRef", "configMapKeyRef", "secretKeyRef"];
+    from.only(&sources, &["fileKeyRef"], mistakes);
+    let there: Vec<&str> =
+        sources.into_iter().filter(|source| from.get(source).is_some()).collect();
+    let [source] = there[..] else {
+        let what = format!("exactly one of {} is wanted", sources.join(", "));
+        mistakes.add(from.path.clone(), what);
+        return None;
+    };
+    let object = from.object(source, mistakes)?;
+    match source {
+        "fieldRef" => {
+            object.only(&["fieldPath", "apiVersion"], &[], mistakes);
+            let path = object.required("fieldPath", mistakes)?;
+            let value = field(&path, scope);
+            if value.is_none() {
+                mistakes
+                    .add(object.at("fieldPath"), format!("is \"{path}\": {FIELDS} are allowed"));
+            }
+            value
+        }
+        "resourceFieldRef" => resource(&object, amounts, mistakes),
+        _ => {
+            object.only(&["name", "key", "optional"], &[], mistakes);
+            let optional = object.boolean("optional", mistakes).unwrap_or(false);
+            let key = object.required("key", mistakes)?;
+            let secret = source == "secretKeyRef";
+            let data = scope.sources.find(
+                secret,
+                scope.namespace,
+                (&object, "name"),
+                optional,
+                mistakes,
+            )?;
+            match data.get(&key).map(|bytes| String::from_utf8(bytes.clone())) {
+                Some(Ok(text)) if !text.contains('\0') => Some(Value::Plain(text)),
+                Some(_) => {
+                    mistakes.add(object.at("key"), format!("the value of {key:?} is no text"));
+                    None
+                }
+                None if optional => None,
+                None => {
+                    let keys: Vec<&str> = data.keys().map(String::as_str).collect();
+                    let what = format!("{key:?} isn't in it; its keys are: {}", keys.join(", "));
+                    mistakes.add(object.at("key"), what);
+                    None
+                }
+            }
+        }
+    }
+}
+
+/// What a fieldPath names.
+pub(super) fn field(path: &str, scope: &Scope<'_>) -> Option<Value> {
+    let of_map = |map: &std::collections::BTreeMap<String, String>, rest: &str| {
+        let key = rest.strip_prefix("['")?.strip_suffix("']")?;
+        Some(Value::Plain(map.get(key).cloned().unwrap_or_default()))
+    };
+    Some(match path {
+        "metadata.name" => Value::Plain(scope.pod.to_owned()),
+        "metadata.namespace" => Value::Plain(scope.namespace.to_owned()),
+        "metadata.uid" => Value::Fact(Fact::Uid),
+        "spec.nodeName" => Value::Fact(Fact::NodeName),
+        // There are no service accounts without a cluster.
+        "spec.serviceAccountName" => Value::Plain("default".to_owned()),
+        "status.hostIP" | "status.hostIPs" => Value::Fact(Fact::HostIp),
+        "status.podIP" => Value::Fact(Fact::PodIp),
+        "status.podIPs" => Value::Fact(Fact::PodIps),
+        _ => {
+            if let Some(rest) = path.strip_prefix("metadata.labels") {
+                return of_map(scope.labels, rest);
+            }
+            return of_map(scope.annotations, path.strip_prefix("metadata.annotations")?);
+        }
+    })
+}
+
+/// An amount of the same container, in units of the divisor, rounded up.
+fn resource(object: &Object<'_>, amounts: &Amounts, mistakes: &mut Mistakes) -> Option<Value> {
+    object.only(&["resource", "divisor"], &["containerName"], mistakes);
+    let names = ["limits.cpu", "limits.memory", "requests.cpu", "requests.memory"];
+    object.required("resource", mistakes)?;
+    let name = super::one_of(object, "resource", &names, mistakes)?;
+    let is_cpu = name.ends_with("cpu");
+    let read = if is_cpu { millicores } else { bytes };
+    let divisor = super::resources::amount(object, "divisor", "1, 1m and 1Mi", read, mistakes);
+    let one = if is_cpu { 1000 } else { 1 };
+    let divisor = divisor.filter(|divisor| *divisor > 0).unwrap_or(one);
+    let (limit, request) = if is_cpu {
+        (amounts.cpu_limit, amounts.cpu_request)
+    } else {
+        (amounts.memory_limit, amounts.memory_request)
+    };
+    let amount = if name.starts_with("limits") { limit } else { request.or(limit).or(Some(0)) };
+    Some(match amount {
+        Some(amount) => Value::Plain(amount.div_ceil(divisor).to_string()),
+        // No limit but the node's.
+        None if is_cpu => Value::NodeCpu(divisor),
+        None => Value::NodeMemory(divisor),
+    })
+}

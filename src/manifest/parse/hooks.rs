@@ -1,0 +1,119 @@
+//! lifecycle, restartPolicy and restartPolicyRules of a container.
+
+use std::time::Duration;
+
+use super::{objects, one_of};
+use crate::health::fields::{Mistakes, Object};
+use crate::health::schema::{self, Ports};
+use crate::health::{
+    ContainerPolicy, Handler, Hook, Hooks, RestartPolicy, RestartRule, RuleAction,
+};
+
+/// restartPolicyRules of one container, as in Kubernetes.
+const MAX_RULES: usize = 20;
+/// Exit codes of one rule.
+const MAX_CODES: usize = 255;
+
+/// A restart policy's name.
+pub(super) fn restart_policy(
+    object: &Object<'_>,
+    allowed: &[&str],
+    mistakes: &mut Mistakes,
+) -> Option<RestartPolicy> {
+    one_of(object, "restartPolicy", allowed, mistakes).map(|name| match name {
+        "OnFailure" => RestartPolicy::OnFailure,
+        "Never" => RestartPolicy::Never,
+        _ => RestartPolicy::Always,
+    })
+}
+
+/// What a container has of its own.
+pub(super) fn policy(
+    object: &Object<'_>,
+    ports: Ports<'_>,
+    mistakes: &mut Mistakes,
+) -> ContainerPolicy {
+    let restart = restart_policy(object, &["Always", "OnFailure", "Never"], mistakes);
+    let rules = rules(object, mistakes);
+    if !rules.is_empty() && restart.is_none() {
+        let what = "needs a restartPolicy of the container's own beside it";
+        mistakes.add(object.at("restartPolicyRules"), what);
+    }
+    ContainerPolicy { restart, rules, hooks: hooks(object, ports, mistakes) }
+}
+
+fn hooks(object: &Object<'_>, ports: Ports<'_>, mistakes: &mut Mistakes) -> Hooks {
+    let Some(lifecycle) = object.object("lifecycle", mistakes) else { return Hooks::default() };
+    lifecycle.only(&["postStart", "preStop"], &["stopSignal"], mistakes);
+    Hooks {
+        post_start: hook(&lifecycle, "postStart", ports, mistakes),
+        pre_stop: hook(&lifecycle, "preStop", ports, mistakes),
+    }
+}
+
+fn hook(
+    lifecycle: &Object<'_>,
+    field: &str,
+    ports: Ports<'_>,
+    mistakes: &mut Mistakes,
+) -> Option<Hook> {
+    let object = lifecycle.object(field, mistakes)?;
+    object.only(&["exec", "httpGet", "sleep"], &["tcpSocket"], mistakes);
+    let Some(sleep) = object.object("sleep", mistakes) else {
+        let handler = schema::handler(&object, ports, mistakes)?;
+        return matches!(handler, Handler::Exec { .. } | Handler::HttpGet { .. })
+            .then_some(Hook::Run(handler));
+    };
+    if object.get("exec").is_some() || object.get("httpGet").is_some() {
+        mistakes.add(object.path.clone(), "exactly one of exec, httpGet and sleep is wanted");
+    }
+    sleep.only(&["seconds"], &[], mistakes);
+    if sleep.get("seconds").is_none() {
+        mistakes.add(sleep.path.clone(), "field \"seconds\" is missing");
+    }
+    let seconds = sleep.integer("seconds", 0..=i32::MAX as u64, mistakes)?;
+    Some(Hook::Sleep(Duration::from_secs(seconds)))
+}
+
+fn rules(object: &Object<'_>, mistakes: &mut Mistakes) -> Vec<RestartRule> {
+    let all = objects(object, "restartPolicyRules", mistakes);
+    if all.len() > MAX_RULES {
+        let what = format!("has {} rules: {MAX_RULES} are allowed", all.len());
+        mistakes.add(object.at("restartPolicyRules"), what);
+    }
+    all.iter().filter_map(|rule| self::rule(rule, mistakes)).collect()
+}
+
+fn rule(rule: &Object<'_>, mistakes: &mut Mistakes) -> Option<RestartRule> {
+    rule.only(&["action", "exitCodes"], &[], mistakes);
+    rule.required("action", mistakes)?;
+    let action = one_of(rule, "action", &["Restart", "RestartAllContainers"], mistakes);
+    let Some(codes) = rule.object("exitCodes", mistakes) else {
+        mistakes.add(rule.path.clone(), "field \"exitCodes\" is missing");
+        return None;
+    };
+    codes.only(&["operator", "values"], &[], mistakes);
+    codes.required("operator", mistakes)?;
+    let operator = one_of(&codes, "operator", &["In", "NotIn"], mistakes);
+    let mut values = Vec::new();
+    for (path, value) in codes.list("values", mistakes) {
+        match value.as_u64().filter(|code| *code <= 255) {
+            Some(code) => values.push(i32::try_from(code).unwrap_or(255)),
+            None => {
+                mistakes.add(path, format!("is {value}: whole numbers from 0 to 255 are allowed"));
+            }
+        }
+    }
+    if values.is_empty() || values.len() > MAX_CODES {
+        let what = format!("has {} exit codes: 1 to {MAX_CODES} are allowed", values.len());
+        mistakes.add(codes.at("values"), what);
+    }
+    Some(RestartRule {
+        within: operator? == "In",
+        codes: values,
+        action: match action? {
+            "Restart" => RuleAction::Restart,
+            _ => RuleAction::RestartAllContainers,
+        },
+    })
+}

@@ -1,0 +1,188 @@
+//! A manifest's text → plans. Pure: nothing is looked up, every mistake is collected.
+//!
+//! A file for each part of a Pod. A field that isn't supported is a mistake that names it.
+
+mod container;
+mod env;
+mod files;
+mod hooks;
+mod locate;
+mod pod;
+mod resources;
+mod security;
+#[cfg(test)]
+mod tests;
+mod volumes;
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
+use super::{Errors, Located, PodPlan};
+use crate::health::fields::{Mistake, Mistakes, Object, nearest};
+use files::Sources;
+use locate::Places;
+
+/// Documents in one manifest.
+const MAX_DOCUMENTS: usize = 256;
+/// The longest name of a container, volume or port, in bytes: a DNS label.
+const MAX_LABEL: usize = 63;
+/// The longest of a pod, ConfigMap or Secret: a DNS subdomain.
+const MAX_SUBDOMAIN: usize = 253;
+
+/// Reads every document of a manifest: Pods, and the ConfigMaps and Secrets they use. Nothing
+/// is given where anything is wrong.
+pub fn parse(text: &str) -> Result<Vec<PodPlan>, Errors> {
+    let options = serde_saphyr::options! { with_snippet: false };
+    let documents = match serde_saphyr::from_multiple_with_options::<Value>(text, options) {
+        Ok(documents) => documents,
+        Err(error) => {
+            let at = error.location();
+            let (line, column) = at.map_or((0, 0), |at| (at.line(), at.column()));
+            let what = error.to_string();
+            let mistake = Mistake { path: String::new(), what };
+            return Err(Errors(vec![Located { line, column, mistake }]));
+        }
+    };
+    let mut mistakes = Mistakes::default();
+    let plans = all(&documents, &mut mistakes);
+    if mistakes.0.is_empty() {
+        return Ok(plans);
+    }
+    let places = Places::of(text);
+    let mut located: Vec<Located> =
+        mistakes.0.into_iter().map(|mistake| places.locate(mistake)).collect();
+    located.sort_by_key(|located| (located.line, located.column));
+    Err(Errors(located))
+}
+
+fn all(documents: &[Value], mistakes: &mut Mistakes) -> Vec<PodPlan> {
+    let documents: Vec<&Value> = documents.iter().filter(|value| !value.is_null()).collect();
+    if documents.len() > MAX_DOCUMENTS {
+        let count = documents.len();
+        mistakes.add("", format!("{count} documents: {MAX_DOCUMENTS} are allowed"));
+        return Vec::new();
+    }
+    let mut sources = Sources::default();
+    let mut pods = Vec::new();
+    for (at, document) in documents.iter().enumerate() {
+        let path = document_path(at, documents.len() == 1);
+        let Some(object) = Object::new(path, document, mistakes) else { continue };
+        let kinds = ["Pod", "ConfigMap", "Secret"];
+        if object.get("kind").is_none() {
+            mistakes.add(object.path.clone(), "field \"kind\" is missing");
+            continue;
+        }
+        let kind = one_of(&object, "kind", &kinds, mistakes);
+        match (kind, object.required("apiVersion", mistakes).as_deref()) {
+            // Its fields are another kind's.
+            (None, _) => {}
+            (_, Some(version)) if version != "v1" => {
+                mistakes
+                    .add(object.at("apiVersion"), format!("is \"{version}\": \"v1\" is allowed"));
+            }
+            (Some("Pod"), _) => pods.push((object, *document)),
+            (Some(kind), _) => sources.read(&object, kind == "Secret", mistakes),
+        }
+    }
+    if pods.is_empty() && mistakes.0.is_empty() {
+        mistakes.add("", "there is no Pod in it");
+    }
+    let plans: Vec<PodPlan> = pods
+        .iter()
+        .filter_map(|(object, document)| pod::pod(object, document, &sources, mistakes))
+        .collect();
+    twice(&plans, mistakes);
+    plans
+}
+
+/// Two documents that name the same pod.
+fn twice(plans: &[PodPlan], mistakes: &mut Mistakes) {
+    let mut seen = BTreeSet::new();
+    for plan in plans {
+        let (namespace, name) = (&plan.sandbox.namespace, &plan.sandbox.name);
+        if !seen.insert((namespace, name)) {
+            mistakes.add("", format!("pod \"{name}\" of namespace \"{namespace}\" is there twice"));
+        }
+    }
+}
+
+/// One document needs no number.
+fn document_path(at: usize, only: bool) -> String {
+    if only { String::new() } else { format!("document[{at}]") }
+}
+
+/// The path of a field.
+fn below(path: &str, field: &str) -> String {
+    if path.is_empty() { field.to_owned() } else { format!("{path}.{field}") }
+}
+
+/// A DNS label (RFC 1123).
+fn label(object: &Object<'_>, field: &str, mistakes: &mut Mistakes) -> Option<String> {
+    let text = object.required(field, mistakes)?;
+    let good = is_label(&text);
+    if !good {
+        let what = format!(
+            "{text:?}: at most {MAX_LABEL} lower-case letters, digits and - are allowed, and no - at either end"
+        );
+        mistakes.add(object.at(field), what);
+    }
+    good.then_some(text)
+}
+
+fn is_label(text: &str) -> bool {
+    let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    let edge = |c: Option<char>| c.is_some_and(|c| c != '-');
+    text.len() <= MAX_LABEL
+        && text.chars().all(inner)
+        && edge(text.chars().next())
+        && edge(text.chars().last())
+}
+
+/// A DNS subdomain (RFC 1123): labels with dots between.
+fn subdomain(object: &Object<'_>, field: &str, mistakes: &mut Mistakes) -> Option<String> {
+    let text = object.required(field, mistakes)?;
+    let good = text.len() <= MAX_SUBDOMAIN && text.split('.').all(is_label);
+    if !good {
+        let what = format!(
+            "{text:?}: at most {MAX_SUBDOMAIN} lower-case letters, digits, - and . are allowed, and each part begins and ends with a letter or a digit"
+        );
+        mistakes.add(object.at(field), what);
+    }
+    good.then_some(text)
+}
+
+/// A word of a list.
+fn one_of<'w>(
+    object: &Object<'_>,
+    field: &str,
+    words: &[&'w str],
+    mistakes: &mut Mistakes,
+) -> Option<&'w str> {
+    let text = object.string(field, mistakes)?;
+    let found = words.iter().find(|word| **word == text).copied();
+    if found.is_none() {
+        let meant = nearest(&text, words.iter().copied());
+        let meant = meant.map(|near| format!(", did you mean \"{near}\"?")).unwrap_or_default();
+        let what = format!("is \"{text}\": {} are allowed{meant}", words.join(", "));
+        mistakes.add(object.at(field), what);
+    }
+    found
+}
+
+/// The objects of a list.
+fn objects<'a>(object: &Object<'a>, field: &str, mistakes: &mut Mistakes) -> Vec<Object<'a>> {
+    let values = object.list(field, mistakes);
+    values.into_iter().filter_map(|(path, value)| Object::new(path, value, mistakes)).collect()
+}
+
+/// An absolute path without `..`.
+fn absolute(object: &Object<'_>, field: &str, mistakes: &mut Mistakes) -> Option<String> {
+    let path = object.required(field, mistakes)?;
+    let good =
+        path.starts_with('/') && !path.split('/').any(|part| part == "..") && !path.contains('\0');
+    if !good {
+        mistakes.add(object.at(field), format!("{path:?}: an absolute path without .. is wanted"));
+    }
+    good.then_some(path)
+}

@@ -1,0 +1,341 @@
+//! A Pod document.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::container::{self, Scope};
+use super::files::Sources;
+use super::hooks::restart_policy;
+use super::resources::Amounts;
+use super::security::PodSecurity;
+use super::{label, objects, one_of, subdomain, volumes};
+use crate::health::fields::{Mistakes, Object};
+use crate::health::{Heal, Policy};
+use crate::manifest::PodPlan;
+use crate::network::{Dns, PortMapping};
+use crate::oci::model::{PidMode, Sharing};
+use crate::pod::config::{HostAlias, SandboxConfig};
+
+/// Containers in one pod.
+const MAX_CONTAINERS: usize = 64;
+/// terminationGracePeriodSeconds' default.
+const DEFAULT_GRACE: u64 = 30;
+/// The longest hostname Linux takes, in bytes (sethostname(2)).
+const MAX_HOSTNAME: usize = 64;
+
+const POD: &[&str] = &["apiVersion", "kind", "metadata", "spec"];
+/// creationTimestamp is in all that kubectl writes; a null one is as good as none.
+const METADATA: &[&str] = &["name", "namespace", "labels", "annotations", "creationTimestamp"];
+const METADATA_LATER: &[&str] = &[
+    "deletionGracePeriodSeconds",
+    "deletionTimestamp",
+    "finalizers",
+    "generateName",
+    "generation",
+    "managedFields",
+    "ownerReferences",
+    "resourceVersion",
+    "selfLink",
+    "uid",
+];
+const SPEC: &[&str] = &[
+    "activeDeadlineSeconds",
+    "containers",
+    "dnsConfig",
+    "dnsPolicy",
+    "hostAliases",
+    "hostIPC",
+    "hostNetwork",
+    "hostPID",
+    "hostname",
+    "initContainers",
+    "restartPolicy",
+    "securityContext",
+    "shareProcessNamespace",
+    "terminationGracePeriodSeconds",
+    "volumes",
+];
+const SPEC_LATER: &[&str] = &[
+    "affinity",
+    "automountServiceAccountToken",
+    "enableServiceLinks",
+    "ephemeralContainers",
+    "hostUsers",
+    "hostnameOverride",
+    "imagePullSecrets",
+    "nodeName",
+    "nodeSelector",
+    "os",
+    "overhead",
+    "preemptionPolicy",
+    "priority",
+    "priorityClassName",
+    "readinessGates",
+    "resourceClaims",
+    "resources",
+    "runtimeClassName",
+    "schedulerName",
+    "schedulingGates",
+    "serviceAccount",
+    "serviceAccountName",
+    "setHostnameAsFQDN",
+    "subdomain",
+    "tolerations",
+    "topologySpreadConstraints",
+];
+
+/// Reads a Pod. `None` where there were mistakes.
+pub(super) fn pod(
+    object: &Object<'_>,
+    document: &Value,
+    sources: &Sources,
+    mistakes: &mut Mistakes,
+) -> Option<PodPlan> {
+    let before = mistakes.0.len();
+    object.only(POD, &["status"], mistakes);
+    let empty = Value::Object(serde_json::Map::new());
+    let metadata = object.get("metadata").unwrap_or(&empty);
+    let metadata = Object::new(object.at("metadata"), metadata, mistakes)?;
+    metadata.only(METADATA, METADATA_LATER, mistakes);
+    let name = subdomain(&metadata, "name", mistakes).unwrap_or_default();
+    let namespace = match metadata.get("namespace") {
+        Some(_) => label(&metadata, "namespace", mistakes).unwrap_or_default(),
+        None => "default".to_owned(),
+    };
+    let labels = metadata.string_map("labels", mistakes);
+    let annotations = metadata.string_map("annotations", mistakes);
+    if object.get("spec").is_none() {
+        mistakes.add(object.path.clone(), "field \"spec\" is missing");
+    }
+    let spec = object.object("spec", mistakes)?;
+    spec.only(SPEC, SPEC_LATER, mistakes);
+    let security = PodSecurity::read(&spec, mistakes);
+    let mut sandbox = sandbox(&spec, &name, &namespace, mistakes);
+    sandbox.sysctls.clone_from(&security.sysctls);
+    let volumes = volumes::volumes(&spec, &namespace, sources, mistakes);
+    let names: BTreeSet<String> = volume_names(&spec);
+    let all = ["Always", "OnFailure", "Never"];
+    let restart = restart_policy(&spec, &all, mistakes).unwrap_or_default();
+    let scope = Scope {
+        pod: &name,
+        namespace: &namespace,
+        labels: &labels,
+        annotations: &annotations,
+        sources,
+        volumes: &names,
+        security: &security,
+        pid_mode: sandbox.pid.clone(),
+        restart,
+    };
+    let seconds = |field, least, mistakes: &mut Mistakes| {
+        spec.integer(field, least..=u64::from(u32::MAX), mistakes).map(Duration::from_secs)
+    };
+    let grace = seconds("terminationGracePeriodSeconds", 0, mistakes);
+    let mut plan = PodPlan {
+        sandbox,
+        init: Vec::new(),
+        containers: Vec::new(),
+        health: Policy { heal: Heal::Restart, restart, ..Policy::default() },
+        grace: grace.unwrap_or(Duration::from_secs(DEFAULT_GRACE)),
+        deadline: seconds("activeDeadlineSeconds", 1, mistakes),
+        volumes,
+        fs_group: security.fs_group,
+        qos: String::new(),
+        document: document.clone(),
+    };
+    containers(&spec, &scope, &mut plan, mistakes);
+    plan.sandbox.annotations = annotations.clone();
+    own_labels(&labels, &mut plan);
+    (mistakes.0.len() == before).then_some(plan)
+}
+
+/// Also of those with a mistake, which has been told.
+fn volume_names(spec: &Object<'_>) -> BTreeSet<String> {
+    let mut told_elsewhere = Mistakes::default();
+    let volumes = objects(spec, "volumes", &mut told_elsewhere);
+    volumes.iter().filter_map(|volume| volume.string("name", &mut told_elsewhere)).collect()
+}
+
+/// The labels and annotations in which a kubelet notes what a pod and its containers are.
+fn own_labels(labels: &BTreeMap<String, String>, plan: &mut PodPlan) {
+    let own = BTreeMap::from([
+        ("io.kubernetes.pod.name".to_owned(), plan.sandbox.name.clone()),
+        ("io.kubernetes.pod.namespace".to_owned(), plan.sandbox.namespace.clone()),
+    ]);
+    plan.sandbox.labels = labels.clone();
+    plan.sandbox.labels.extend(own.clone());
+    let grace = plan.grace.as_secs().to_string();
+    for planned in plan.init.iter_mut().chain(&mut plan.containers) {
+        planned.config.labels.extend(own.clone());
+        let annotations = &mut planned.config.annotations;
+        annotations.insert("io.kubernetes.container.restartCount".to_owned(), "0".to_owned());
+        annotations.insert("io.kubernetes.pod.terminationGracePeriod".to_owned(), grace.clone());
+    }
+}
+
+fn sandbox(
+    spec: &Object<'_>,
+    name: &str,
+    namespace: &str,
+    mistakes: &mut Mistakes,
+) -> SandboxConfig {
+    let flag = |field, mistakes: &mut Mistakes| spec.boolean(field, mistakes).unwrap_or(false);
+    let host_network = flag("hostNetwork", mistakes);
+    let host_pid = flag("hostPID", mistakes);
+    let host_ipc = flag("hostIPC", mistakes);
+    let share = flag("shareProcessNamespace", mistakes);
+    if host_pid && share {
+        mistakes.add(spec.at("shareProcessNamespace"), "can't be true beside hostPID");
+    }
+    let hostname = match spec.get("hostname") {
+        Some(_) => label(spec, "hostname", mistakes).unwrap_or_default(),
+        None => name.chars().take(MAX_HOSTNAME - 1).collect::<String>(),
+    };
+    let sharing = |host| if host { Sharing::Node } else { Sharing::Pod };
+    SandboxConfig {
+        // The host's, on its network.
+        hostname: if host_network {
+            String::new()
+        } else {
+            hostname.trim_end_matches(['-', '.']).to_owned()
+        },
+        name: name.to_owned(),
+        namespace: namespace.to_owned(),
+        dns: dns(spec, mistakes),
+        host_aliases: host_aliases(spec, mistakes),
+        network: sharing(host_network),
+        ipc: sharing(host_ipc),
+        pid: match (host_pid, share) {
+            (true, _) => PidMode::Node,
+            (_, true) => PidMode::Pod,
+            _ => PidMode::Container,
+        },
+        ..SandboxConfig::default()
+    }
+}
+
+/// `None`: the node's resolv.conf, which is also what ClusterFirst means without a cluster.
+fn dns(spec: &Object<'_>, mistakes: &mut Mistakes) -> Option<Dns> {
+    let policies = ["ClusterFirst", "ClusterFirstWithHostNet", "Default", "None"];
+    let policy = one_of(spec, "dnsPolicy", &policies, mistakes);
+    let Some(object) = spec.object("dnsConfig", mistakes) else {
+        if policy == Some("None") {
+            mistakes.add(spec.at("dnsPolicy"), "None needs a dnsConfig with nameservers");
+        }
+        return None;
+    };
+    object.only(&["nameservers", "searches", "options"], &[], mistakes);
+    let servers = object.strings("nameservers", mistakes);
+    for (at, server) in servers.iter().enumerate() {
+        if server.parse::<std::net::IpAddr>().is_err() {
+            let path = format!("{}[{at}]", object.at("nameservers"));
+            mistakes.add(path, format!("\"{server}\" is no IP address"));
+        }
+    }
+    let mut options = Vec::new();
+    for option in objects(&object, "options", mistakes) {
+        option.only(&["name", "value"], &[], mistakes);
+        let name = option.required("name", mistakes);
+        let value = option.string("value", mistakes);
+        options.extend(name.map(|name| match value {
+            Some(value) => format!("{name}:{value}"),
+            None => name,
+        }));
+    }
+    let dns = Dns { servers, searches: object.strings("searches", mistakes), options };
+    if policy != Some("None") {
+        // What would be merged with the node's is not known to whoever reads this manifest.
+        let what =
+            "is only for dnsPolicy: None; with any other the node's resolv.conf is used as it is";
+        mistakes.add(object.path.clone(), what);
+    } else if dns.servers.is_empty() {
+        mistakes.add(object.at("nameservers"), "is empty: dnsPolicy None needs at least one");
+    }
+    Some(dns)
+}
+
+fn host_aliases(spec: &Object<'_>, mistakes: &mut Mistakes) -> Vec<HostAlias> {
+    let mut aliases = Vec::new();
+    for alias in objects(spec, "hostAliases", mistakes) {
+        alias.only(&["ip", "hostnames"], &[], mistakes);
+        let names = alias.strings("hostnames", mistakes);
+        let good = |name: &String| name.split('.').all(super::is_label);
+        if names.is_empty() || !names.iter().all(good) {
+            mistakes.add(alias.at("hostnames"), "wants one or more host names in lower case");
+        }
+        let Some(ip) = alias.required("ip", mistakes) else { continue };
+        match ip.parse() {
+            Ok(ip) => aliases.push(HostAlias { ip, names }),
+            Err(_) => mistakes.add(alias.at("ip"), format!("\"{ip}\" is no IP address")),
+        }
+    }
+    aliases
+}
+
+fn containers(spec: &Object<'_>, scope: &Scope<'_>, plan: &mut PodPlan, mistakes: &mut Mistakes) {
+    let mut names = BTreeSet::new();
+    let mut amounts = Vec::new();
+    for (field, init) in [("initContainers", true), ("containers", false)] {
+        let all = spec.list(field, mistakes);
+        let least = usize::from(!init);
+        if all.len() < least || all.len() > MAX_CONTAINERS {
+            let what =
+                format!("has {} containers: {least} to {MAX_CONTAINERS} are allowed", all.len());
+            mistakes.add(spec.at(field), what);
+            continue;
+        }
+        for object in objects(spec, field, mistakes) {
+            let Some(parsed) = container::container(&object, init, scope, mistakes) else {
+                continue;
+            };
+            let name = parsed.planned.config.name.clone();
+            if !names.insert(name.clone()) {
+                mistakes.add(object.at("name"), format!("\"{name}\" is there twice"));
+            }
+            for mapping in parsed.published {
+                if plan.sandbox.port_mappings.iter().any(|other| clashes(other, &mapping)) {
+                    let what = format!("host port {} is there twice", mapping.host_port);
+                    mistakes.add(object.at("ports"), what);
+                }
+                plan.sandbox.port_mappings.push(mapping);
+            }
+            plan.sandbox.privileged |= parsed.planned.config.security.privileged;
+            amounts.push(parsed.amounts);
+            plan.health.probes.insert(name.clone(), parsed.probes);
+            plan.health.containers.insert(name, parsed.policy);
+            if init { &mut plan.init } else { &mut plan.containers }.push(parsed.planned);
+        }
+    }
+    qos(&amounts).clone_into(&mut plan.qos);
+}
+
+fn clashes(one: &PortMapping, other: &PortMapping) -> bool {
+    one.host_port == other.host_port
+        && one.protocol == other.protocol
+        && (one.host_ip == other.host_ip || one.host_ip.is_none() || other.host_ip.is_none())
+}
+
+/// The class of a pod, by Kubernetes' rules.
+fn qos(all: &[Amounts]) -> &'static str {
+    let same = |limit: Option<u64>, request: Option<u64>| {
+        limit.is_some_and(|limit| limit > 0 && request.unwrap_or(limit) == limit)
+    };
+    let guaranteed = |amounts: &Amounts| {
+        same(amounts.cpu_limit, amounts.cpu_request)
+            && same(amounts.memory_limit, amounts.memory_request)
+    };
+    let nothing = |amounts: &Amounts| {
+        let all =
+            [amounts.cpu_limit, amounts.cpu_request, amounts.memory_limit, amounts.memory_request];
+        all.iter().all(|amount| amount.unwrap_or(0) == 0)
+    };
+    if all.iter().all(nothing) {
+        "BestEffort"
+    } else if all.iter().all(guaranteed) {
+        "Guaranteed"
+    } else {
+        "Burstable"
+    }
+}

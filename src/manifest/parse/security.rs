@@ -1,0 +1,178 @@
+//! securityContext of a pod and of its containers.
+
+use std::collections::BTreeMap;
+
+use super::{objects, one_of};
+use crate::health::fields::{Mistakes, Object};
+use crate::oci::model::{CapabilityRequest, Profile, Security, UserRequest};
+
+/// In both.
+const SHARED: &[&str] = &["runAsUser", "runAsGroup", "runAsNonRoot", "seccompProfile"];
+const POD: &[&str] = &["fsGroup", "supplementalGroups", "sysctls"];
+const POD_LATER: &[&str] = &[
+    "appArmorProfile",
+    "fsGroupChangePolicy",
+    "seLinuxChangePolicy",
+    "seLinuxOptions",
+    "supplementalGroupsPolicy",
+    "windowsOptions",
+];
+const CONTAINER: &[&str] = &[
+    "allowPrivilegeEscalation",
+    "capabilities",
+    "privileged",
+    "procMount",
+    "readOnlyRootFilesystem",
+];
+const CONTAINER_LATER: &[&str] = &["appArmorProfile", "seLinuxOptions", "windowsOptions"];
+/// The highest uid and gid, as in Kubernetes.
+const MAX_ID: u64 = i32::MAX as u64;
+
+/// What both levels may say; a container's goes before the pod's.
+#[derive(Debug, Clone, Default)]
+struct Shared {
+    user: Option<u32>,
+    group: Option<u32>,
+    non_root: Option<bool>,
+    seccomp: Option<Profile>,
+}
+
+/// A pod's securityContext.
+#[derive(Debug, Default)]
+pub(super) struct PodSecurity {
+    shared: Shared,
+    groups: Vec<u32>,
+    pub(super) fs_group: Option<u32>,
+    pub(super) sysctls: BTreeMap<String, String>,
+}
+
+impl PodSecurity {
+    pub(super) fn read(spec: &Object<'_>, mistakes: &mut Mistakes) -> Self {
+        let Some(object) = spec.object("securityContext", mistakes) else { return Self::default() };
+        object.only(&[SHARED, POD].concat(), POD_LATER, mistakes);
+        let mut groups = Vec::new();
+        for (path, value) in object.list("supplementalGroups", mistakes) {
+            match value.as_u64().filter(|id| *id <= MAX_ID) {
+                Some(id) => groups.push(id as u32),
+                None => mistakes.add(path, format!("is {value}: 0 to {MAX_ID} are allowed")),
+            }
+        }
+        let mut sysctls = BTreeMap::new();
+        for sysctl in objects(&object, "sysctls", mistakes) {
+            sysctl.only(&["name", "value"], &[], mistakes);
+            let name = sysctl.required("name", mistakes);
+            let value = sysctl.required("value", mistakes);
+            // Written with slashes or dots, as in Kubernetes.
+            sysctls.extend(name.map(|name| name.replace('/', ".")).zip(value));
+        }
+        let fs_group = id(&object, "fsGroup", mistakes);
+        // Files of its volumes are for its processes.
+        groups.extend(fs_group);
+        Self { shared: Shared::read(&object, mistakes), groups, fs_group, sysctls }
+    }
+}
+
+impl Shared {
+    fn read(object: &Object<'_>, mistakes: &mut Mistakes) -> Self {
+        Self {
+            user: id(object, "runAsUser", mistakes),
+            group: id(object, "runAsGroup", mistakes),
+            non_root: object.boolean("runAsNonRoot", mistakes),
+            seccomp: seccomp(object, mistakes),
+        }
+    }
+}
+
+/// A container's confinement, and whether it mustn't run as root.
+pub(super) fn security(
+    object: &Object<'_>,
+    pod: &PodSecurity,
+    mistakes: &mut Mistakes,
+) -> (Security, bool) {
+    let own = object.object("securityContext", mistakes);
+    let mut security = Security::default();
+    let mut shared = Shared::default();
+    let mut path = object.path.clone();
+    if let Some(own) = own {
+        path.clone_from(&own.path);
+        own.only(&[SHARED, CONTAINER].concat(), CONTAINER_LATER, mistakes);
+        shared = Shared::read(&own, mistakes);
+        let flag = |name, mistakes: &mut Mistakes| own.boolean(name, mistakes);
+        security.privileged = flag("privileged", mistakes).unwrap_or(false);
+        security.readonly_rootfs = flag("readOnlyRootFilesystem", mistakes).unwrap_or(false);
+        security.capabilities = capabilities(&own, mistakes);
+        let escalation = flag("allowPrivilegeEscalation", mistakes);
+        security.no_new_privs = escalation == Some(false);
+        let all_powers = security.privileged
+            || security
+                .capabilities
+                .add
+                .iter()
+                .any(|name| name.trim_start_matches("CAP_").eq_ignore_ascii_case("SYS_ADMIN"));
+        if security.no_new_privs && all_powers {
+            let what = "can't be false for a container that is privileged or has SYS_ADMIN";
+            mistakes.add(own.at("allowPrivilegeEscalation"), what);
+        }
+        one_of(&own, "procMount", &["Default"], mistakes);
+    }
+    let user = shared.user.or(pod.shared.user);
+    let non_root = shared.non_root.or(pod.shared.non_root).unwrap_or(false);
+    if non_root && user == Some(0) {
+        mistakes.add(path, "runAsNonRoot is true and runAsUser is 0: it can't be both");
+    }
+    security.user = UserRequest {
+        uid: user,
+        gid: shared.group.or(pod.shared.group),
+        name: None,
+        supplemental_groups: pod.groups.clone(),
+        strict_groups: false,
+    };
+    // haled's default for a pod nobody else looks after, as a kubelet with SeccompDefault has it.
+    let seccomp = shared.seccomp.or_else(|| pod.shared.seccomp.clone());
+    security.seccomp = seccomp.unwrap_or(Profile::RuntimeDefault);
+    (security, non_root)
+}
+
+fn id(object: &Object<'_>, field: &str, mistakes: &mut Mistakes) -> Option<u32> {
+    object.integer(field, 0..=MAX_ID, mistakes).map(|id| id as u32)
+}
+
+fn capabilities(object: &Object<'_>, mistakes: &mut Mistakes) -> CapabilityRequest {
+    let Some(capabilities) = object.object("capabilities", mistakes) else {
+        return CapabilityRequest::default();
+    };
+    capabilities.only(&["add", "drop"], &[], mistakes);
+    CapabilityRequest {
+        add: capabilities.strings("add", mistakes),
+        drop: capabilities.strings("drop", mistakes),
+        ambient: Vec::new(),
+    }
+}
+
+fn seccomp(object: &Object<'_>, mistakes: &mut Mistakes) -> Option<Profile> {
+    let profile = object.object("seccompProfile", mistakes)?;
+    profile.only(&["type", "localhostProfile"], &[], mistakes);
+    profile.required("type", mistakes)?;
+    let kinds = ["RuntimeDefault", "Unconfined", "Localhost"];
+    let kind = one_of(&profile, "type", &kinds, mistakes)?;
+    let local = profile.string("localhostProfile", mistakes);
+    match (kind, local) {
+        ("Localhost", Some(path))
+            if !path.is_empty() && !path.split('/').any(|part| part == "..") =>
+        {
+            Some(Profile::Localhost(path))
+        }
+        ("Localhost", _) => {
+            let what =
+                "Localhost needs the path of a profile below runtime.seccomp_dir, without ..";
+            mistakes.add(profile.at("localhostProfile"), what);
+            None
+        }
+        (_, Some(_)) => {
+            mistakes.add(profile.at("localhostProfile"), "is only for type Localhost");
+            None
+        }
+        ("Unconfined", None) => Some(Profile::Unconfined),
+        _ => Some(Profile::RuntimeDefault),
+    }
+}

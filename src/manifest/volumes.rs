@@ -1,0 +1,267 @@
+//! A pod's volumes on disk: made before its sandbox, gone with the pod.
+//!
+//! `<root>/volumes/<uid>/<volume>` holds what isn't the host's; `.subpaths` beside it has a
+//! bind mount for each subPath, so that no symbolic link made in the volume later on can
+//! lead a container out of it. Everything here may be done again: after a reboot the memory
+//! volumes are mounted anew.
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd as _, AsRawFd as _};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _, chown};
+use std::path::{Path, PathBuf};
+
+use nix::mount::MsFlags;
+use pathrs::Root;
+
+use super::{HostPathKind, Planned, PodPlan, Volume, VolumeFile, VolumeMount, VolumeSource};
+use crate::oci::model::Mount;
+use crate::sys::mount;
+
+const SUBPATHS: &str = ".subpaths";
+
+/// Makes a pod's volumes below `dir`.
+pub(super) fn make(dir: &Path, plan: &PodPlan) -> Result<(), String> {
+    fs::create_dir_all(dir).map_err(|error| told("cannot make", dir, &error))?;
+    set_mode(dir, 0o711)?;
+    for volume in &plan.volumes {
+        let path = dir.join(&volume.name);
+        match &volume.source {
+            VolumeSource::HostPath { path, kind } => host_path(path, *kind)
+                .map_err(|why| format!("FailedMount: volume \"{}\": {why}", volume.name))?,
+            VolumeSource::EmptyDir { memory } => {
+                make_dir(&path)?;
+                if let Some(limit) = memory {
+                    tmpfs(&path, *limit)?;
+                }
+                share(&path, plan.fs_group, 0o777, 0o2777)?;
+            }
+            VolumeSource::Files { files, secret } => {
+                make_dir(&path)?;
+                if *secret {
+                    tmpfs(&path, None)?;
+                }
+                for file in files {
+                    write(&path, file, plan.fs_group)?;
+                }
+                share(&path, plan.fs_group, 0o755, 0o2775)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The mounts of a container of a pod whose volumes have been made.
+pub(super) fn mounts(dir: &Path, plan: &PodPlan, planned: &Planned) -> Result<Vec<Mount>, String> {
+    let mut mounts = Vec::new();
+    for (at, wanted) in planned.mounts.iter().enumerate() {
+        let named = |volume: &&Volume| volume.name == wanted.volume;
+        let Some(volume) = plan.volumes.iter().find(named) else { continue };
+        let whole = match &volume.source {
+            VolumeSource::HostPath { path, .. } => path.clone(),
+            _ => dir.join(&volume.name),
+        };
+        let host_path = if wanted.sub_path.as_os_str().is_empty() {
+            whole
+        } else {
+            let target = dir.join(SUBPATHS).join(&planned.config.name).join(at.to_string());
+            sub_path(&whole, wanted, &target).map_err(|error| {
+                let path = whole.join(&wanted.sub_path);
+                format!("FailedMount: {}", told("cannot use subPath", &path, &error))
+            })?;
+            target
+        };
+        mounts.push(Mount {
+            container_path: wanted.container_path.clone(),
+            host_path,
+            // A ConfigMap's and a Secret's always are, as in Kubernetes.
+            readonly: wanted.readonly || matches!(volume.source, VolumeSource::Files { .. }),
+            recursive_readonly: wanted.recursive_readonly,
+            selinux_relabel: false,
+            propagation: wanted.propagation,
+        });
+    }
+    Ok(mounts)
+}
+
+/// Removes a pod's volumes and what was mounted for them; the host's own stays.
+pub(super) fn remove(dir: &Path) -> Result<(), String> {
+    let mut all = children(dir);
+    for container in children(&dir.join(SUBPATHS)) {
+        // Deepest first: they are mounts of what is below `dir`.
+        all.splice(0..0, children(&container));
+    }
+    for path in all {
+        mount::detach(&path).map_err(|error| told("cannot unmount", &path, &error))?;
+    }
+    match fs::remove_dir_all(dir) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(told("cannot delete", dir, &error))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn children(dir: &Path) -> Vec<PathBuf> {
+    fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path()).collect()
+}
+
+/// Binds what is at a path below `whole`, resolved without ever leaving it, onto `target`.
+/// What isn't there becomes a directory.
+fn sub_path(whole: &Path, wanted: &VolumeMount, target: &Path) -> io::Result<()> {
+    let root = Root::open(whole).map_err(io::Error::other)?;
+    let handle = if let Ok(handle) = root.resolve(&wanted.sub_path) {
+        handle
+    } else {
+        let made = root.mkdir_all(&wanted.sub_path, &fs::Permissions::from_mode(0o755));
+        let made = made.map_err(io::Error::other)?;
+        let opened = PathBuf::from(format!("/proc/self/fd/{}", made.as_fd().as_raw_fd()));
+        let of_whole = fs::metadata(whole)?;
+        chown(&opened, None, Some(of_whole.gid()))?;
+        fs::set_permissions(&opened, fs::Permissions::from_mode(of_whole.mode() & 0o7777))?;
+        made
+    };
+    let opened = PathBuf::from(format!("/proc/self/fd/{}", handle.as_fd().as_raw_fd()));
+    // One of an earlier attempt may show what was there before.
+    mount::detach(target)?;
+    if let Some(parent) = target.parent() {
+        fs::create_dir_all(parent)?;
+    }
+    if fs::metadata(&opened)?.is_dir() {
+        drop(fs::remove_file(target));
+        fs::create_dir_all(target)?;
+    } else {
+        drop(fs::remove_dir(target));
+        fs::File::create(target)?;
+    }
+    mount::bind(&opened, target)
+}
+
+fn host_path(path: &Path, kind: HostPathKind) -> Result<(), String> {
+    let found = fs::metadata(path);
+    let made = match (kind, &found) {
+        (HostPathKind::DirectoryOrCreate, Err(_)) => fs::create_dir_all(path),
+        (HostPathKind::FileOrCreate, Err(_)) => {
+            fs::File::options().append(true).create(true).open(path).map(drop)
+        }
+        _ => Ok(()),
+    };
+    made.map_err(|error| told("cannot make", path, &error))?;
+    let metadata = fs::metadata(path).map_err(|error| told("cannot use", path, &error))?;
+    let file = metadata.file_type();
+    let (good, wanted) = match kind {
+        HostPathKind::Unchecked => (true, ""),
+        HostPathKind::DirectoryOrCreate | HostPathKind::Directory => (file.is_dir(), "directory"),
+        HostPathKind::FileOrCreate | HostPathKind::File => (file.is_file(), "file"),
+        HostPathKind::Socket => (file.is_socket(), "socket"),
+        HostPathKind::CharDevice => (file.is_char_device(), "character device"),
+        HostPathKind::BlockDevice => (file.is_block_device(), "block device"),
+    };
+    if good { Ok(()) } else { Err(format!("{} is no {wanted}", path.display())) }
+}
+
+/// A tmpfs, unless there is one.
+fn tmpfs(path: &Path, limit: Option<u64>) -> Result<(), String> {
+    let device = |path: &Path| fs::metadata(path).map(|metadata| metadata.dev());
+    let parent = path.parent().unwrap_or(path);
+    let both = device(path).and_then(|own| Ok((own, device(parent)?)));
+    let (own, above) = both.map_err(|error| told("cannot look at", path, &error))?;
+    if own != above {
+        return Ok(());
+    }
+    let size = limit.map(|limit| format!(",size={limit}")).unwrap_or_default();
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+    mount::mount("tmpfs", path, flags, &format!("mode=0755{size}"))
+        .map_err(|error| told("cannot mount a tmpfs at", path, &error))
+}
+
+fn write(dir: &Path, file: &VolumeFile, group: Option<u32>) -> Result<(), String> {
+    let path = dir.join(&file.path);
+    if let Some(parent) = path.parent() {
+        fs::create_dir_all(parent).map_err(|error| told("cannot make", parent, &error))?;
+    }
+    fs::write(&path, &file.data).map_err(|error| told("cannot write", &path, &error))?;
+    // Whoever has the volume's group reads what its owner reads.
+    share(&path, group, file.mode, file.mode | (file.mode & 0o400) >> 3)
+}
+
+/// One mode where the volumes have no group of their own, another where they have.
+fn share(path: &Path, group: Option<u32>, plain: u32, grouped: u32) -> Result<(), String> {
+    let Some(group) = group else { return set_mode(path, plain) };
+    chown(path, None, Some(group)).map_err(|error| told("cannot give", path, &error))?;
+    set_mode(path, grouped)
+}
+
+fn make_dir(path: &Path) -> Result<(), String> {
+    fs::create_dir_all(path).map_err(|error| told("cannot make", path, &error))
+}
+
+fn set_mode(path: &Path, mode: u32) -> Result<(), String> {
+    let permissions = fs::Permissions::from_mode(mode);
+    fs::set_permissions(path, permissions)
+        .map_err(|error| told("cannot set the mode of", path, &error))
+}
+
+fn told(doing: &str, path: &Path, error: &io::Error) -> String {
+    format!("{doing} {}: {error}", path.display())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(text: &str) -> PodPlan {
+        super::super::parse(text).unwrap().remove(0)
+    }
+
+    const FILES: &str = "
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: settings}
+data: {a: one, b: two}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: p}
+spec:
+  volumes:
+  - {name: files, configMap: {name: settings, items: [{key: b, path: deep/b, mode: 0o400}]}}
+  - {name: scratch, emptyDir: {}}
+  containers:
+  - name: app
+    image: x
+    volumeMounts:
+    - {name: files, mountPath: /etc/settings}
+    - {name: scratch, mountPath: /scratch, readOnly: true}
+";
+
+    #[test]
+    fn files_are_written_with_their_mode_and_go_with_the_pod() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("uid");
+        let plan = plan(FILES);
+        for _ in 0..2 {
+            make(&root, &plan).unwrap();
+        }
+        let file = root.join("files/deep/b");
+        assert_eq!(fs::read_to_string(&file).unwrap(), "two");
+        assert_eq!(fs::metadata(&file).unwrap().mode() & 0o777, 0o400);
+        assert_eq!(fs::metadata(root.join("scratch")).unwrap().mode() & 0o7777, 0o777);
+        let mounts = mounts(&root, &plan, &plan.containers[0]).unwrap();
+        assert_eq!(mounts[0].host_path, root.join("files"));
+        assert!(mounts.iter().all(|mount| mount.readonly));
+        remove(&root).unwrap();
+        assert!(!root.exists());
+    }
+
+    #[test]
+    fn a_host_path_must_be_what_it_says() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("new");
+        assert!(host_path(&path, HostPathKind::Directory).unwrap_err().contains("cannot use"));
+        host_path(&path, HostPathKind::DirectoryOrCreate).unwrap();
+        host_path(&path, HostPathKind::Unchecked).unwrap();
+        assert!(host_path(&path, HostPathKind::File).unwrap_err().contains("is no file"));
+        host_path(Path::new("/dev/null"), HostPathKind::CharDevice).unwrap();
+    }
+}
