@@ -352,3 +352,27 @@ fn a_command_line_that_is_not_understood_is_code_2() {
         assert_eq!((code, out.as_str()), (Some(2), ""), "{args:?}: {error}");
     }
 }
+
+#[test]
+fn a_script_can_wait_and_reads_the_exit_code() {
+    let server = Server::start();
+    let waits = |args: &[&str]| {
+        let (code, out, error) = run(&server, &[&["wait", "pod"], args].concat());
+        (code, out + &error)
+    };
+    let met = (Some(0), "pod/web condition met\n".to_owned());
+    assert_eq!(waits(&["web", "--for", "phase=Running"]), met);
+    let never = "halectl: pod/none: it can't be met: the pod is over or isn't there\n".to_owned();
+    assert_eq!(waits(&["none"]), (Some(3), never));
+    let late = "halectl: pod/web: timed out after 1 s\n".to_owned();
+    assert_eq!(waits(&["web", "--for", "delete", "--timeout", "1"]), (Some(1), late));
+    assert_eq!(waits(&["web", "--for", "phase=Ready"]).0, Some(2));
+}
+
+#[test]
+fn a_list_is_printed_as_names_or_yaml() {
+    let server = Server::start();
+    assert_eq!(well(&server, &["get", "pods", "-A", "-o", "name"]), "pod/web\npod/db\n");
+    let yaml = well(&server, &["get", "pod", "web", "-o", "yaml"]);
+    assert!(yaml.starts_with("apiVersion: v1\nkind: Pod\n"), "{yaml}");
+}

@@ -28,6 +28,12 @@ pub(super) fn describe(pod: &Pod, events: &[Event], now: i64) -> String {
         field(&mut text, 0, "Reason", &pod.reason);
     }
     field(&mut text, 0, "IPs", &pod.ips.join(", "));
+    if !pod.init_containers.is_empty() {
+        text.push_str("Init Containers:\n");
+        for container in &pod.init_containers {
+            describe_container(&mut text, container, now);
+        }
+    }
     text.push_str("Containers:\n");
     for container in &pod.containers {
         describe_container(&mut text, container, now);

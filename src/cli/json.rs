@@ -3,56 +3,100 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::proto::haled::{Container, Pod};
+use crate::proto::haled::{Condition, Container, Pod};
 
 use super::age::rfc3339;
-use super::status;
+use super::{Failure, status};
 
 /// A v1 Pod for one, else a v1 List; with a newline at its end.
 pub(super) fn pods(pods: &[Pod], one: bool) -> String {
-    let items: Vec<Value> = pods.iter().map(pod).collect();
-    let value = match (one, items) {
-        (true, mut items) if items.len() == 1 => items.remove(0),
-        (_, items) => json!({"apiVersion": "v1", "kind": "List", "items": items}),
-    };
-    format!("{value:#}\n")
+    format!("{:#}\n", object_of(pods, one))
 }
 
+/// The same as YAML.
+pub(super) fn yaml(pods: &[Pod], one: bool) -> Result<String, Failure> {
+    let text = serde_saphyr::to_string(&object_of(pods, one));
+    text.map_err(|error| Failure::Message(format!("cannot write it as YAML: {error}")))
+}
+
+fn object_of(pods: &[Pod], one: bool) -> Value {
+    let mut items: Vec<Value> = pods.iter().map(pod).collect();
+    if one && items.len() == 1 {
+        return items.remove(0);
+    }
+    json!({"apiVersion": "v1", "kind": "List", "items": items})
+}
+
+/// A manifest's pod is printed as it was applied, with what became of it.
 fn pod(pod: &Pod) -> Value {
-    let spec: Vec<Value> =
-        pod.containers.iter().map(|c| json!({"name": c.name, "image": c.image})).collect();
-    let statuses: Vec<Value> = pod.containers.iter().map(container).collect();
-    let mut metadata = object([
+    let written: Value = serde_json::from_str(&pod.manifest).unwrap_or_default();
+    let field = |name: &str| written.get(name).and_then(Value::as_object).cloned();
+    let mut spec = field("spec").unwrap_or_else(|| {
+        let known = pod.containers.iter().map(|c| json!({"name": c.name, "image": c.image}));
+        Map::from_iter([("containers".to_owned(), known.collect())])
+    });
+    spec.extend(object([("nodeName", text(&pod.node_name))]));
+    let mut metadata = field("metadata").unwrap_or_else(|| {
+        let maps = [("labels", &pod.labels), ("annotations", &pod.annotations)];
+        let maps = maps.into_iter().filter(|(_, map)| !map.is_empty());
+        // A JSON object sorts its keys: the same pod is the same text.
+        let value = |map: &std::collections::HashMap<String, String>| -> Value {
+            map.iter().map(|(key, value)| (key.clone(), Value::from(value.clone()))).collect()
+        };
+        maps.map(|(name, map)| (name.to_owned(), value(map))).collect()
+    });
+    metadata.extend(object([
         ("name", text(&pod.name)),
         ("namespace", text(&pod.namespace)),
         ("uid", text(&pod.uid)),
         ("creationTimestamp", time(pod.created_at)),
-    ]);
-    for (name, map) in [("labels", &pod.labels), ("annotations", &pod.annotations)] {
-        if !map.is_empty() {
-            // A JSON object sorts its keys: the same pod is the same text.
-            let map: Map<String, Value> =
-                map.iter().map(|(key, value)| (key.clone(), value.clone().into())).collect();
-            metadata.insert(name.into(), map.into());
-        }
-    }
-    let ips: Vec<Value> = pod.ips.iter().map(|ip| json!({"ip": ip})).collect();
-    let (reason, message) = status::reason(pod);
-    let mut stated = object([
-        ("phase", text(&pod.phase)),
-        ("reason", text(reason)),
-        ("message", text(message)),
-        ("podIP", pod.ips.first().map(|ip| ip.clone().into())),
-        ("podIPs", (!ips.is_empty()).then(|| ips.into())),
-    ]);
-    stated.insert("containerStatuses".into(), statuses.into());
+    ]));
     json!({
         "apiVersion": "v1",
         "kind": "Pod",
         "metadata": metadata,
-        "spec": {"containers": spec},
-        "status": stated,
+        "spec": spec,
+        "status": stated(pod),
     })
+}
+
+fn stated(pod: &Pod) -> Map<String, Value> {
+    let list = |ips: &[String]| -> Option<Value> {
+        (!ips.is_empty()).then(|| ips.iter().map(|ip| json!({"ip": ip})).collect())
+    };
+    let statuses = |containers: &[Container]| containers.iter().map(container).collect::<Value>();
+    let (reason, message) = status::reason(pod);
+    // Terminating is no phase: Kubernetes' objects tell it by deletionTimestamp.
+    let phase = if pod.phase == "Terminating" { "Running" } else { &pod.phase };
+    let mut stated = object([
+        ("phase", text(phase)),
+        ("reason", text(reason)),
+        ("message", text(message)),
+        ("hostIP", text(&pod.host_ip)),
+        ("podIP", pod.ips.first().map(|ip| ip.clone().into())),
+        ("podIPs", list(&pod.ips)),
+        ("startTime", time(pod.started_at)),
+        ("qosClass", text(&pod.qos_class)),
+    ]);
+    if !pod.conditions.is_empty() {
+        stated.insert("conditions".into(), pod.conditions.iter().map(condition).collect());
+    }
+    if !pod.init_containers.is_empty() {
+        stated.insert("initContainerStatuses".into(), statuses(&pod.init_containers));
+    }
+    stated.insert("containerStatuses".into(), statuses(&pod.containers));
+    stated
+}
+
+fn condition(condition: &Condition) -> Value {
+    let mut value = object([
+        ("type", text(&condition.r#type)),
+        ("reason", text(&condition.reason)),
+        ("message", text(&condition.message)),
+    ]);
+    let status = if condition.status { "True" } else { "False" };
+    value.insert("status".into(), status.into());
+    value.into()
 }
 
 fn container(container: &Container) -> Value {
@@ -85,6 +129,19 @@ fn container(container: &Container) -> Value {
     value.insert("ready".into(), container.ready.into());
     value.insert("restartCount".into(), container.restart_count.into());
     value.insert("state".into(), json!({state: detail}));
+    value.insert("started".into(), container.started.into());
+    value.extend(object([("imageID", text(&container.image_id))]));
+    if let Some(last) = &container.last {
+        let ended = object([
+            ("containerID", text(&last.id).map(|_| format!("haled://{}", last.id).into())),
+            ("exitCode", Some(last.exit_code.into())),
+            ("reason", text(&last.reason)),
+            ("message", text(&last.message)),
+            ("startedAt", time(last.started_at)),
+            ("finishedAt", time(last.finished_at)),
+        ]);
+        value.insert("lastState".into(), json!({"terminated": ended}));
+    }
     value.into()
 }
 

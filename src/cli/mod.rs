@@ -6,14 +6,17 @@
 //! `json` are pure and turn what was answered into text.
 //!
 //! Answers go to stdout, everything else to stderr as `halectl: …`. Exit codes: 0, 1 for a
-//! failure, 2 for a command line that isn't understood, and `exec`'s own.
+//! failure, 2 for a command line that isn't understood, 3 where `wait` or `health` have a bad
+//! answer, and `exec`'s own.
 
 mod age;
+mod annotate;
 mod archive;
 mod client;
 mod describe;
 mod events;
 mod exec;
+mod health;
 mod image;
 mod json;
 mod logs;
@@ -25,6 +28,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 mod version;
+mod wait;
 
 use std::process::ExitCode;
 
@@ -75,6 +79,9 @@ async fn dispatch(options: Options) -> Outcome {
         Command::Apply(args) => pods::apply(&address, named, args).await,
         Command::Get(args) => pods::get(&address, namespace, args).await,
         Command::Describe(args) => pods::describe(&address, namespace, args).await,
+        Command::Health(args) => health::health(&address, namespace, args).await,
+        Command::Wait(args) => wait::wait(&address, namespace, args).await,
+        Command::Annotate(args) => annotate::annotate(args).await,
         Command::Delete(args) => pods::delete(&address, named, args).await,
         Command::Logs(args) => logs::logs(&address, namespace, args).await,
         Command::Exec(args) => exec::exec(&address, namespace, args).await,

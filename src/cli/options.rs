@@ -31,6 +31,12 @@ pub(super) enum Command {
     Get(GetArgs),
     /// Show a pod in full: containers, health, probes, events.
     Describe(DescribeArgs),
+    /// Show every probe of every container; 3 where one fails or hasn't passed yet.
+    Health(HealthArgs),
+    /// Wait until a pod is as wanted: 0 it is, 1 the time is up, 3 it can't be any more.
+    Wait(WaitArgs),
+    /// Write a manifest's own probes into annotations that haled heals by, for kubectl apply.
+    Annotate(ApplyArgs),
     /// Print a container's log.
     Logs(LogsArgs),
     /// Run a command in a container, without a terminal or standard input.
@@ -73,6 +79,9 @@ pub(super) struct GetArgs {
     /// How to print them.
     #[arg(long, short)]
     pub(super) output: Option<Format>,
+    /// Print them again whenever something has changed.
+    #[arg(long, short)]
+    pub(super) watch: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -81,6 +90,10 @@ pub(super) enum Format {
     Wide,
     /// A Kubernetes v1 Pod, or a List of them.
     Json,
+    /// The same as YAML.
+    Yaml,
+    /// pod/NAME, a line each.
+    Name,
 }
 
 #[derive(Debug, Args)]
@@ -90,6 +103,31 @@ pub(super) struct DescribeArgs {
     pub(super) kind: Kind,
     /// The pod's name.
     pub(super) name: String,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct HealthArgs {
+    /// Only this pod's.
+    pub(super) pod: Option<String>,
+    /// Those of every namespace.
+    #[arg(long, short = 'A', conflicts_with = "pod")]
+    pub(super) all_namespaces: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct WaitArgs {
+    /// What to wait for: a pod.
+    #[arg(hide_possible_values = true, value_name = "pod")]
+    pub(super) kind: Kind,
+    /// The pod's name.
+    pub(super) name: String,
+    /// condition=Ready (or Initialized, ContainersReady; =False after it for the contrary),
+    /// phase=PHASE, or delete.
+    #[arg(long = "for", value_name = "WHAT", default_value = "condition=Ready")]
+    pub(super) wanted: super::wait::Wanted,
+    /// Seconds to wait.
+    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    pub(super) timeout: u32,
 }
 
 #[derive(Debug, Args)]

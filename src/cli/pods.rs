@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use serde::Deserialize;
 
 use crate::proto::haled::applied_pod::Result as Applied;
-use crate::proto::haled::{ApplyRequest, DeleteRequest, ListPodsRequest, Pod};
+use crate::proto::haled::{ApplyRequest, DeleteRequest, ListPodsRequest, ListPodsResponse, Pod};
 
 use super::age::{now, since};
 use super::client::{self, Address};
@@ -43,22 +43,57 @@ pub(super) async fn apply(address: &Address, namespace: Option<&str>, args: Appl
 /// `halectl get pods`.
 pub(super) async fn get(address: &Address, namespace: &str, args: GetArgs) -> Outcome {
     let Kind::Pods = args.kind;
+    if args.watch {
+        return watch(address, namespace, args).await;
+    }
     let pods = match &args.name {
         Some(name) => vec![one(address, namespace, name).await?],
         None if args.all_namespaces => list(address, "", "").await?,
         None => list(address, namespace, "").await?,
     };
-    if args.output == Some(Format::Json) {
-        print(json::pods(&pods, args.name.is_some()))?;
-    } else if pods.is_empty() {
+    show(&pods, namespace, &args)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `halectl get pods --watch`: until it is interrupted.
+async fn watch(address: &Address, namespace: &str, args: GetArgs) -> Outcome {
+    let namespace = if args.all_namespaces { "" } else { namespace };
+    let mut lists = watching(address, namespace, args.name.as_deref().unwrap_or("")).await?;
+    while let Some(list) = lists.message().await? {
+        show(&list.pods, namespace, &args)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The pods of a namespace now, and again whenever they have changed.
+pub(super) async fn watching(
+    address: &Address,
+    namespace: &str,
+    name: &str,
+) -> Result<tonic::Streaming<ListPodsResponse>, Failure> {
+    let request = ListPodsRequest { namespace: namespace.to_owned(), name: name.to_owned() };
+    Ok(client::haled(address).await?.watch_pods(request).await?.into_inner())
+}
+
+fn show(pods: &[Pod], namespace: &str, args: &GetArgs) -> Result<(), Failure> {
+    match args.output {
+        Some(Format::Json) => return print(json::pods(pods, args.name.is_some())),
+        Some(Format::Yaml) => return print(json::yaml(pods, args.name.is_some())?),
+        Some(Format::Name) => {
+            let names: Vec<String> = pods.iter().map(|pod| format!("pod/{}\n", pod.name)).collect();
+            return print(names.concat());
+        }
+        None | Some(Format::Wide) => {}
+    }
+    if pods.is_empty() {
         // To stderr, as kubectl has it: a script that counts lines counts none.
         let place = format!(" in namespace \"{namespace}\"");
         complain(&format!("there are no pods{}", if args.all_namespaces { "" } else { &place }));
     } else {
         let wide = args.output == Some(Format::Wide);
-        print(pod_table(&pods, args.all_namespaces, wide, now()))?;
+        print(pod_table(pods, args.all_namespaces, wide, now()))?;
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }
 
 /// `halectl describe pod`.
@@ -114,7 +149,11 @@ pub(super) async fn one(address: &Address, namespace: &str, name: &str) -> Resul
     list(address, namespace, name).await?.into_iter().next().ok_or_else(none)
 }
 
-async fn list(address: &Address, namespace: &str, name: &str) -> Result<Vec<Pod>, Failure> {
+pub(super) async fn list(
+    address: &Address,
+    namespace: &str,
+    name: &str,
+) -> Result<Vec<Pod>, Failure> {
     let request = ListPodsRequest { namespace: namespace.to_owned(), name: name.to_owned() };
     let mut pods = client::haled(address).await?.list_pods(request).await?.into_inner().pods;
     pods.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
@@ -171,7 +210,7 @@ fn refuse_namespace(namespace: Option<&str>) -> Result<(), Failure> {
 }
 
 /// The text and what to call it in errors.
-async fn read_manifest(file: &Path) -> Result<(Vec<u8>, String), Failure> {
+pub(super) async fn read_manifest(file: &Path) -> Result<(Vec<u8>, String), Failure> {
     let owned = file.to_owned();
     let is_stdin = file == Path::new("-");
     let source = if is_stdin { "stdin".to_owned() } else { file.display().to_string() };

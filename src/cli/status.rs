@@ -12,6 +12,9 @@ pub(super) fn status(pod: &Pod) -> String {
     }
     let (word, _) = reason(pod);
     let whole = if word.is_empty() { pod.phase.as_str() } else { word };
+    if let Some(word) = initializing(pod) {
+        return word;
+    }
     let found = pod.containers.iter().find_map(troubled);
     let one_runs = pod.containers.iter().any(|c| c.state == "Running" && c.ready);
     match found {
@@ -21,6 +24,29 @@ pub(super) fn status(pod: &Pod) -> String {
         None if whole.is_empty() => "Unknown".to_owned(),
         None => whole.to_owned(),
     }
+}
+
+/// `Init:1/2`, or what keeps an init container from passing, as kubectl has it.
+fn initializing(pod: &Pod) -> Option<String> {
+    let passed = |container: &&Container| {
+        if container.sidecar {
+            container.started
+        } else {
+            container.state == "Terminated" && container.exit_code == 0
+        }
+    };
+    if !pod.containers.iter().all(|container| container.id.is_empty()) {
+        return None;
+    }
+    let (at, current) =
+        pod.init_containers.iter().enumerate().find(|(_, container)| !passed(container))?;
+    let count = pod.init_containers.len();
+    Some(match troubled(current) {
+        Some(why) if why != "PodInitializing" && why != "ContainerCreating" => {
+            format!("Init:{why}")
+        }
+        _ => format!("Init:{at}/{count}"),
+    })
 }
 
 /// A pod's reason as the one word that lists show, and the explanation: `ErrImagePull: why`.

@@ -3,10 +3,11 @@
 use clap::{CommandFactory as _, Parser as _};
 
 use crate::proto::cri::Image;
-use crate::proto::haled::{Container, Event, Pod, ProbeStatus};
+use crate::proto::haled::{Attempt, Condition, Container, Event, Pod, ProbeStatus};
 
 use super::options::{Command, Options, TimeFormat};
-use super::{Failure, describe, events, image, json, pods, status};
+use super::wait::{Met, Wanted, judge};
+use super::{Failure, annotate, describe, events, health, image, json, pods, status};
 
 const SECOND: i64 = 1_000_000_000;
 /// 2026-01-02T03:04:05Z.
@@ -293,4 +294,102 @@ fn the_command_line_is_sound() {
         panic!()
     };
     assert_eq!(exec.command, ["ls", "-l", "--color"]);
+}
+
+/// A manifest's pod with an init container that has passed and a main one that was restarted.
+fn whole() -> Pod {
+    let mut init = container("init", "Terminated", "Completed");
+    init.finished_at = NOW - 66 * SECOND;
+    let mut app = container("app", "Running", "");
+    app.started = true;
+    app.restart_count = 1;
+    app.last = Some(Attempt { exit_code: 255, reason: "Unknown".into(), ..Attempt::default() });
+    let ready = Condition { r#type: "Ready".into(), status: true, ..Condition::default() };
+    Pod {
+        init_containers: vec![init],
+        conditions: vec![ready],
+        qos_class: "BestEffort".into(),
+        started_at: NOW - 299 * SECOND,
+        host_ip: "192.0.2.7".into(),
+        node_name: "node".into(),
+        manifest: r#"{"metadata": {"name": "whole", "labels": {"app": "a"}}, "spec": {"initContainers": [{"name": "init", "image": "busybox"}], "containers": [{"name": "app", "image": "busybox"}]}}"#.into(),
+        ..pod("whole", "Running", vec![app])
+    }
+}
+
+#[test]
+fn a_manifests_pod_is_printed_as_applied_and_with_its_status() {
+    insta::assert_snapshot!(json::yaml(&[whole()], true).unwrap_or_default());
+}
+
+#[test]
+fn a_pod_that_initializes_says_how_far_it_is() {
+    let mut pod = whole();
+    pod.containers[0] = Container { state: "Waiting".into(), ..Container::default() };
+    pod.init_containers.push(Container { state: "Running".into(), ..Container::default() });
+    assert_eq!(status::status(&pod), "Init:1/2");
+    pod.init_containers[1] = container("second", "Waiting", "CrashLoopBackOff");
+    assert_eq!(status::status(&pod), "Init:CrashLoopBackOff");
+}
+
+#[test]
+fn waiting_ends_when_it_is_so_or_can_not_be() {
+    let ready: Wanted = "condition=ready".parse().unwrap();
+    let unready: Wanted = "condition=Ready=False".parse().unwrap();
+    let succeeded: Wanted = "phase=Succeeded".parse().unwrap();
+    let mut pod = whole();
+    assert_eq!(judge(Some(&pod), &ready), Met::Yes);
+    assert_eq!(judge(Some(&pod), &unready), Met::NotYet);
+    assert_eq!(judge(Some(&pod), &succeeded), Met::NotYet);
+    assert_eq!(judge(Some(&pod), &Wanted::Delete), Met::NotYet);
+    assert_eq!(judge(None, &Wanted::Delete), Met::Yes);
+    assert_eq!(judge(None, &ready), Met::Never);
+    pod.phase = "Failed".into();
+    assert_eq!(judge(Some(&pod), &succeeded), Met::Never);
+    for wrong in ["Ready", "condition=Redy", "phase=Done", "condition=Ready=maybe"] {
+        wrong.parse::<Wanted>().unwrap_err();
+    }
+}
+
+#[test]
+fn every_probe_has_a_row() {
+    let rows = health::rows(&[liveness()], NOW);
+    assert_eq!(rows.len(), 2);
+    assert_eq!(
+        rows[0][..6],
+        ["liveness-exam", "liveness", "liveness", "Success", "1 (turns at 2)", "2s ago"]
+    );
+    assert_eq!(rows[1][5], "never");
+}
+
+const DEPLOYMENT: &str = "# kept
+apiVersion: v1
+kind: Service
+metadata: {name: web}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web}
+spec:
+  template:
+    spec:
+      containers:
+      - name: app
+        image: web
+        ports: [{name: http, containerPort: 8080}]
+        livenessProbe: {httpGet: {path: /healthz, port: http}, periodSeconds: 5}
+";
+
+#[test]
+fn a_manifests_own_probes_become_annotations() {
+    let documents = annotate::annotated(DEPLOYMENT).unwrap();
+    assert_eq!(documents[0], DEPLOYMENT.split("---\n").next().unwrap());
+    let value: serde_json::Value = serde_saphyr::from_str(&documents[1]).unwrap();
+    let probe = value.pointer("/spec/template/metadata/annotations/liveness.haled~1app").unwrap();
+    let probe: serde_json::Value = serde_json::from_str(probe.as_str().unwrap()).unwrap();
+    let wanted =
+        serde_json::json!({"httpGet": {"path": "/healthz", "port": 8080}, "periodSeconds": 5});
+    assert_eq!(probe, wanted);
+    let unknown = DEPLOYMENT.replace("port: http}", "port: web}");
+    assert!(annotate::annotated(&unknown).unwrap_err().contains("no port of it is named"));
 }

@@ -165,3 +165,30 @@ async fn the_manifests_of_a_directory_run() {
     daemon.no_pods().await;
     daemon.nothing_is_left().await;
 }
+
+/// The pod of Kubernetes' documentation: it waits for two services, one after the other.
+#[tokio::test]
+async fn myapp_waits_for_its_services() {
+    let daemon = Daemon::start().await;
+    daemon.apply(include_str!("../../pods/myapp-pod.yaml")).await.unwrap();
+    let serve = |port: u16| {
+        let script = format!("echo | timeout 30 busybox nc -l -p {port}");
+        daemon.on_node(&script).stdout(std::process::Stdio::null()).spawn().unwrap()
+    };
+    let runs = |at: usize| {
+        move |pod: &haled::proto::haled::Pod| pod.init_containers[at].state == "Running"
+    };
+    until(&daemon, "myapp-pod", "init-myservice", runs(0)).await;
+    let mut service = serve(7001);
+    let pod = until(&daemon, "myapp-pod", "init-mydb", runs(1)).await;
+    assert_eq!(pod.phase, "Pending");
+    assert!(pod.containers[0].id.is_empty());
+    let mut database = serve(7002);
+    let pod = until(&daemon, "myapp-pod", "it runs", |pod| pod.containers[0].ready).await;
+    let initialized = pod.conditions.iter().find(|condition| condition.r#type == "Initialized");
+    assert!(initialized.is_some_and(|condition| condition.status));
+    service.wait().unwrap();
+    database.wait().unwrap();
+    delete(&daemon, "myapp-pod").await;
+    daemon.nothing_is_left().await;
+}

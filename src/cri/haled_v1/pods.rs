@@ -70,6 +70,10 @@ fn of_managed(managed: &Managed, sandboxes: &Sandboxes) -> wire::Pod {
         container
     };
     let mut init_containers: Vec<_> = plan.init.iter().map(tell).collect();
+    for init in init_containers.iter_mut().filter(|init| !init.sidecar) {
+        // One that has passed is as ready as it gets, in Kubernetes' status too.
+        init.ready = init.state == "Terminated" && init.exit_code == 0;
+    }
     let mut containers: Vec<_> = plan.containers.iter().map(tell).collect();
     let initialized = view.is_some_and(|view| initialized(plan, view));
     if !initialized && !init_containers.is_empty() {
