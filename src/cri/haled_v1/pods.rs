@@ -10,6 +10,7 @@ use crate::health::{Policy, Report};
 use crate::manifest::Planned;
 use crate::manifest::controller::{Managed, node};
 use crate::manifest::status::{initialized, phase, phase_of};
+use crate::oci::model::Sharing;
 use crate::pod::record::{Origin, Phase};
 use crate::pod::view::{ContainerView, PodView};
 use crate::proto::haled as wire;
@@ -90,6 +91,12 @@ fn of_managed(managed: &Managed, sandboxes: &Sandboxes) -> wire::Pod {
         Some(ended) => ended.message.clone(),
         None => managed.problem.clone(),
     };
+    let host_ip = node::address().map(|ip| ip.to_string()).unwrap_or_default();
+    let mut ips = view.map(ips).unwrap_or_default();
+    if plan.sandbox.network == Sharing::Node && !host_ip.is_empty() {
+        // On the node's network the node's address is the pod's.
+        ips.push(host_ip.clone());
+    }
     let conditions = conditions(phase, initialized, &init_containers, &containers);
     wire::Pod {
         namespace: plan.sandbox.namespace.clone(),
@@ -99,13 +106,13 @@ fn of_managed(managed: &Managed, sandboxes: &Sandboxes) -> wire::Pod {
         phase: phase.to_owned(),
         reason,
         created_at: managed.created_at,
-        ips: view.map(ips).unwrap_or_default(),
+        ips,
         containers,
         origin: "manifest".to_owned(),
         labels: plan.sandbox.labels.clone().into_iter().collect(),
         annotations: plan.sandbox.annotations.clone().into_iter().collect(),
         init_containers,
-        host_ip: node::address().map(|ip| ip.to_string()).unwrap_or_default(),
+        host_ip,
         started_at: managed.started_at,
         qos_class: plan.qos.clone(),
         conditions,
