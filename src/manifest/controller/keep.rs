@@ -351,8 +351,9 @@ pub(in crate::manifest) fn started(plan: &PodPlan, container: &ContainerView) ->
 
 /// One more than the last, whichever sandbox that was in.
 fn next_attempt(all: &[Arc<PodView>], name: &str) -> u32 {
-    let attempts = all.iter().filter_map(|pod| Some(pod.newest(name)?.config.attempt + 1));
-    attempts.max().unwrap_or(0)
+    let containers = all.iter().flat_map(|pod| &pod.containers);
+    let of_name = containers.filter(|container| container.config.name == name);
+    of_name.map(|container| container.config.attempt + 1).max().unwrap_or(0)
 }
 
 async fn blocking<T: Send + 'static>(
