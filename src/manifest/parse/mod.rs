@@ -33,7 +33,8 @@ const MAX_SUBDOMAIN: usize = 253;
 /// Reads every document of a manifest: Pods, and the ConfigMaps and Secrets they use. Nothing
 /// is given where anything is wrong.
 pub fn parse(text: &str) -> Result<Vec<PodPlan>, Errors> {
-    let options = serde_saphyr::options! { with_snippet: false };
+    // As in YAML 1.2: a container may be named `n` or `on`.
+    let options = serde_saphyr::options! { with_snippet: false, strict_booleans: true };
     let documents = match serde_saphyr::from_multiple_with_options::<Value>(text, options) {
         Ok(documents) => documents,
         Err(error) => {

@@ -261,3 +261,12 @@ fn a_mistake_is_at_its_line_and_column() {
     let starts: Vec<&str> = lines.lines().map(|line| line.split(": ").next().unwrap()).collect();
     assert_eq!(starts, ["pod.yaml:10:7", "pod.yaml:11:5", "pod.yaml:12:5"], "{lines}");
 }
+
+#[test]
+fn a_word_that_older_yaml_takes_for_a_boolean_is_a_word() {
+    let text = "{apiVersion: v1, kind: Pod, metadata: {name: y}, spec: {containers: [{name: n, image: x, env: [{name: A, value: on}]}]}}";
+    assert_eq!(parse(text).unwrap()[0].sandbox.name, "y");
+    assert!(
+        mistakes("{hostPID: yes, containers: [{name: a, image: x}]}").contains("true or false")
+    );
+}
