@@ -30,7 +30,7 @@ const MAX_BODY: usize = 10 * 1024;
 /// What a head may take, in bytes.
 const MAX_HEAD: usize = 64 * 1024;
 /// Servers match on `kube-probe/`, so a probe of haled's says so too.
-const AGENT: &str = concat!("kube-probe/1.36 haled/", env!("CARGO_PKG_VERSION"));
+pub(super) const AGENT: &str = concat!("kube-probe/1.36 haled/", env!("CARGO_PKG_VERSION"));
 
 /// Runs an httpGet handler once. Its caller bounds the time.
 pub(super) async fn get(handler: &Handler, target: &Target) -> Result<Outcome, NoConnection> {

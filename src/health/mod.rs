@@ -1,12 +1,13 @@
 //! Probes, verdicts, back-off and restart policy, as Kubernetes has them.
 //!
 //! `prober` and `backoff` are pure: they are handed the time and give back what to do;
-//! `schema` and `annotations` parse what users write. Only the executors (`run`, `http`)
-//! touch a socket. Nothing here knows a pod's tasks.
+//! `schema` and `annotations` parse what users write. Only the executors (`run`, `http`,
+//! `grpc`) touch a socket. Nothing here knows a pod's tasks.
 
 mod annotations;
 mod backoff;
 pub mod fields;
+mod grpc;
 mod http;
 mod prober;
 mod run;
@@ -62,6 +63,13 @@ pub enum Handler {
         port: u16,
         /// `None`: the pod's address.
         host: Option<String>,
+    },
+    /// The gRPC health protocol, plaintext; `SERVING` passes.
+    Grpc {
+        /// 1 to 65535.
+        port: u16,
+        /// Which service is asked for; empty: the server as a whole.
+        service: String,
     },
 }
 
@@ -242,6 +250,8 @@ impl std::fmt::Display for Handler {
                 write!(f, "http-get {scheme}://{}:{port}{path}", host(name))
             }
             Self::TcpSocket { port, host: name } => write!(f, "tcp-socket {}:{port}", host(name)),
+            Self::Grpc { port, service } if service.is_empty() => write!(f, "grpc <pod>:{port}"),
+            Self::Grpc { port, service } => write!(f, "grpc <pod>:{port} {service}"),
         }
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
-use super::{Handler, Outcome, Probe, Target, http};
+use super::{Handler, Outcome, Probe, Target, grpc, http};
 use crate::sys::netns;
 
 /// How often a socket is asked for before the prober is held to be at fault.
@@ -39,6 +39,7 @@ pub async fn run(probe: &Probe, target: &Target) -> Result<Outcome, ProberFault>
                 .await
                 .map(|_| Outcome { success: true, output: String::new() }),
             Handler::HttpGet { .. } => http::get(&probe.handler, target).await,
+            Handler::Grpc { port, service } => grpc::check(*port, service, target).await,
         }
     };
     let failed = |output| Ok(Outcome { success: false, output });

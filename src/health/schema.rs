@@ -112,10 +112,6 @@ pub(crate) fn handler(
         mistakes.add(object.path.clone(), what);
         return None;
     };
-    if name == "grpc" {
-        mistakes.add(object.at(name), "grpc probes are not supported yet");
-        return None;
-    }
     let inner = object.object(name, mistakes)?;
     match name {
         "exec" => {
@@ -131,6 +127,16 @@ pub(crate) fn handler(
             inner.only(&["port", "host"], &[], mistakes);
             let host = host(&inner, mistakes);
             Some(Handler::TcpSocket { port: port(&inner, ports, mistakes)?, host })
+        }
+        "grpc" => {
+            inner.only(&["port", "service"], &[], mistakes);
+            let service = inner.string("service", mistakes).unwrap_or_default();
+            if inner.get("port").is_none() {
+                mistakes.add(inner.path.clone(), "field \"port\" is missing");
+            }
+            // A name is no port here, as in Kubernetes.
+            let port = inner.integer("port", 1..=65535, mistakes)?;
+            Some(Handler::Grpc { port: u16::try_from(port).ok()?, service })
         }
         _ => http_get(&inner, ports, mistakes),
     }
@@ -247,7 +253,9 @@ mod tests {
             (json!({ "exec": {}, "tcpSocket": {} }), "found exec and tcpSocket"),
             (json!({ "exec": { "command": [] } }), "p.exec.command: is empty"),
             (json!({ "exec": { "comand": ["x"] } }), "did you mean \"command\"?"),
-            (json!({ "grpc": { "port": 1 } }), "p.grpc: grpc probes are not supported yet"),
+            (json!({ "grpc": {} }), "p.grpc: field \"port\" is missing"),
+            (json!({ "grpc": { "port": "web" } }), "p.grpc.port: is \"web\""),
+            (json!({ "grpc": { "port": 1, "servise": "a" } }), "did you mean \"service\"?"),
             (json!({ "tcpSocket": {} }), "p.tcpSocket: field \"port\" is missing"),
             (json!({ "tcpSocket": { "port": 0 } }), "from 1 to 65535"),
             (json!({ "tcpSocket": { "port": "db" } }), "it has web"),
