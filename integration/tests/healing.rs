@@ -1,5 +1,9 @@
 //! Healing with real pods: each kind of probe, by annotation and by manifest.
 
+mod hooks;
+mod house;
+mod rules;
+
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 

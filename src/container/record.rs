@@ -35,6 +35,10 @@ pub struct ContainerRecord {
     pub stopped_by_client: bool,
     /// Why haled itself is stopping it: reason and message of its end.
     pub killed: Option<(String, String)>,
+    /// A rule has all containers of the pod start again: what comes next under this name is a
+    /// new beginning, and no restart of this one.
+    #[serde(default)]
+    pub run_again: bool,
 }
 
 /// A user and its groups, by number.

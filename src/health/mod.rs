@@ -1,6 +1,6 @@
 //! Probes, verdicts, back-off and restart policy, as Kubernetes has them.
 //!
-//! `prober` and `backoff` are pure: they are handed the time and give back what to do;
+//! `prober`, `policy` and `backoff` are pure: they are handed the time and give back what to do;
 //! `schema` and `annotations` parse what users write. Only the executors (`run`, `http`,
 //! `grpc`) touch a socket. Nothing here knows a pod's tasks.
 
@@ -9,6 +9,7 @@ mod backoff;
 pub mod fields;
 mod grpc;
 mod http;
+mod policy;
 mod prober;
 mod run;
 pub mod schema;
@@ -21,8 +22,9 @@ use std::time::{Duration, SystemTime};
 use serde::{Deserialize, Serialize};
 
 pub use backoff::{Backoff, BackoffSettings};
+pub use policy::{LIVENESS_KILL, POST_START_KILL, STARTUP_KILL, Sequel, is_kill};
 pub use prober::Prober;
-pub use run::{ProberFault, run};
+pub use run::{ProberFault, call, run};
 
 /// Which of a container's probes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -53,6 +53,16 @@ pub async fn run(probe: &Probe, target: &Target) -> Result<Outcome, ProberFault>
     }
 }
 
+/// Runs a network hook once. Any answer is good, as it is to the kubelet. Its caller bounds
+/// the time.
+pub async fn call(handler: &Handler, target: &Target) -> Result<(), String> {
+    match http::get(handler, target).await {
+        Ok(_) => Ok(()),
+        Err(NoConnection::Failed(why)) => Err(why),
+        Err(NoConnection::Fault(fault)) => Err(fault.to_string()),
+    }
+}
+
 /// A connection to the pod, or to `host`. Its close is a reset, so that neither side keeps
 /// the connection's port for a minute.
 pub(super) async fn connect(

@@ -12,6 +12,7 @@ use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::config::SandboxConfig;
@@ -19,7 +20,7 @@ use super::record::{Origin, Phase, SandboxRecord};
 use super::registry::Pods;
 use super::sandbox::{self, Up};
 use super::view::{ContainerView, PodView};
-use super::{Error, Result, Services, events};
+use super::{Error, Result, Services, events, hooks};
 use crate::container::config::ContainerConfig;
 use crate::container::record::{ContainerRecord, RunsAs};
 use crate::container::state::{Ended, Init, State};
@@ -71,6 +72,8 @@ pub(super) enum Done {
     Started(ContainerId, std::result::Result<Init, Error>),
     Removed(ContainerId, std::result::Result<(), Error>),
     Probed(ContainerId, Kind, Option<Outcome>),
+    PostStarted(ContainerId, hooks::Failure),
+    PreStopped(ContainerId, hooks::Failure),
     /// The monitor is gone and so is what it left; the exit records it wrote.
     Swept(Vec<(String, Exit)>),
 }
@@ -103,6 +106,9 @@ pub(super) enum Work {
 
 /// A stop that has begun.
 pub(super) struct Stopping {
+    /// The preStop hook, until it is over; then the stop signal is sent.
+    pub(super) hook: Option<hooks::Running>,
+    pub(super) grace_end: Instant,
     pub(super) kill_at: Option<Instant>,
     pub(super) give_up_at: Option<Instant>,
     pub(super) waiters: Vec<Reply<()>>,
@@ -119,11 +125,13 @@ pub(super) struct Container {
     /// Asked to be removed: done as soon as nothing is in the way.
     pub(super) remove: Option<Vec<Reply<()>>>,
     pub(super) prober: Option<Prober>,
+    /// The postStart hook, while it runs.
+    pub(super) post_start: Option<hooks::Running>,
 }
 
 impl Container {
     /// Nothing runs and nothing is being done.
-    fn is_quiet(&self) -> bool {
+    pub(super) fn is_quiet(&self) -> bool {
         matches!(self.work, Work::None)
             && !matches!(self.record.state, State::Running(_) | State::Starting)
     }
@@ -205,6 +213,7 @@ impl Driver {
             stopping: None,
             remove: None,
             prober: None,
+            post_start: None,
         });
         let mut driver = Self {
             containers: containers.collect(),
@@ -281,11 +290,19 @@ impl Driver {
 
     /// Runs `work` in a child task and takes what it gives as an event.
     pub(super) fn spawn(&self, work: impl Future<Output = Done> + Send + 'static) {
+        drop(self.spawn_held(work));
+    }
+
+    /// The same, and what holds it: a task that may be ended early.
+    pub(super) fn spawn_held(
+        &self,
+        work: impl Future<Output = Done> + Send + 'static,
+    ) -> JoinHandle<()> {
         let sender = self.sender.clone();
         tokio::spawn(async move {
             // A driver that is gone has no use for it any more.
             drop(sender.send(Event::Done(work.await)).await);
-        });
+        })
     }
 
     fn begin_sandbox(&mut self) {
@@ -357,6 +374,8 @@ impl Driver {
             Done::Started(id, result) => self.started(&id, result),
             Done::Removed(id, result) => self.removed(&id, result),
             Done::Probed(id, kind, outcome) => self.probed(&id, kind, outcome),
+            Done::PostStarted(id, failure) => self.post_started(&id, failure),
+            Done::PreStopped(id, failure) => self.pre_stopped(&id, failure),
             Done::Swept(exits) => self.swept(exits),
         }
     }
@@ -645,6 +664,7 @@ impl Driver {
         let (now, wall) = (Instant::now().into_std(), SystemTime::now());
         // What is still being created can't be used, so it isn't shown.
         let visible = self.containers.iter().filter(|c| !matches!(c.work, Work::Creating { .. }));
+        let ends_all = self.ends_all();
         let containers = visible.map(|container| {
             let prober = container.prober.as_ref();
             Arc::new(ContainerView {
@@ -661,8 +681,10 @@ impl Driver {
                 health: prober.and_then(Prober::health),
                 health_message: prober.map(Prober::message).unwrap_or_default(),
                 ready: matches!(container.record.state, State::Running(_))
+                    && container.post_start.is_none()
                     && prober.is_none_or(Prober::ready),
                 probes: prober.map(|p| p.report(now, wall)).unwrap_or_default(),
+                past: container.record.run_again && !ends_all,
                 place: container.place.clone(),
                 log_path: self.log_path(&container.config),
             })

@@ -1,18 +1,15 @@
-//! The driver's part for healing: running probes, acting on verdicts, restarting.
+//! The driver's part for health: running probes and acting on verdicts.
 //!
 //! What is decided here comes from `health`, which is pure; this only does it.
 
 use std::net::{IpAddr, Ipv4Addr};
-use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
-use super::driver::{Done, Driver, Work};
+use super::driver::{Done, Driver};
 use super::record::Phase;
-use crate::container::config::ContainerConfig;
 use crate::container::exec;
-use crate::container::state::{State, nanos};
 use crate::container::{Error as ContainerError, Place};
 use crate::health::{self, Handler, Heal, Kind, Outcome, Probe, Target, Verdict};
 use crate::id::ContainerId;
@@ -23,13 +20,11 @@ use crate::oci::model::Sharing;
 const PRESENCE_CHECK: Duration = Duration::from_secs(2);
 /// A pod that says nothing else has this much time to stop, in Kubernetes.
 const DEFAULT_GRACE: Duration = Duration::from_secs(30);
-/// The least grace of a probe's kill.
-const LEAST_GRACE: Duration = Duration::from_secs(2);
+/// The least grace of haled's own stops, also after a preStop hook: the kubelet's.
+pub(super) const LEAST_GRACE: Duration = Duration::from_secs(2);
 /// What is kept of a probe command's output, in bytes.
 const PROBE_OUTPUT: usize = 10 * 1024;
 
-/// Where a kubelet notes how often a container has been restarted.
-const RESTART_COUNT: &str = "io.kubernetes.container.restartCount";
 /// Where a kubelet notes a pod's grace, in seconds.
 const POD_GRACE: &str = "io.kubernetes.pod.terminationGracePeriod";
 
@@ -104,7 +99,7 @@ impl Driver {
         });
     }
 
-    fn probe_target(&self) -> Target {
+    pub(super) fn probe_target(&self) -> Target {
         let netns = match self.config.network {
             Sharing::Pod => Some(self.dir.join("pins/net")),
             Sharing::Node => None,
@@ -148,8 +143,8 @@ impl Driver {
     fn act(&mut self, at: usize, verdict: &Verdict) {
         let reason = match verdict.kind {
             Kind::Readiness => return,
-            Kind::Liveness => "LivenessProbeFailed",
-            Kind::Startup => "StartupProbeFailed",
+            Kind::Liveness => health::LIVENESS_KILL,
+            Kind::Startup => health::STARTUP_KILL,
         };
         if self.mode() == Heal::Observe || self.containers[at].stopping.is_some() {
             return;
@@ -172,124 +167,15 @@ impl Driver {
             Kind::Liveness => probes.liveness.as_ref(),
             Kind::Readiness => probes.readiness.as_ref(),
         });
-        let of_pod = || {
-            let seconds = config.annotations.get(POD_GRACE)?.parse().ok()?;
-            Some(Duration::from_secs(seconds))
-        };
-        probe
-            .and_then(|probe| probe.termination_grace)
-            .or_else(of_pod)
-            .unwrap_or(DEFAULT_GRACE)
-            .max(LEAST_GRACE)
+        let own = probe.and_then(|probe| probe.termination_grace);
+        own.unwrap_or_else(|| self.pod_grace(at)).max(LEAST_GRACE)
     }
 
-    /// Gives every container that has ended and is to run again the time of its next start.
-    fn schedule_restarts(&mut self) {
-        let Some(policy) = self.policy.clone() else { return };
-        let names: std::collections::BTreeSet<_> =
-            self.containers.iter().map(|c| c.config.name.clone()).collect();
-        for name in names {
-            let Some(at) = self.newest(&name) else { continue };
-            let container = &self.containers[at];
-            let State::Exited(ended) = &container.record.state else { continue };
-            let by_probe = ended.reason.ends_with("ProbeFailed");
-            if self.waiting.contains_key(&name)
-                || self.is_done_init(&policy, at)
-                || container.record.stopped_by_client
-                || container.remove.is_some()
-                || !policy.restarts(&name, ended.code, by_probe)
-            {
-                continue;
-            }
-            let ran = if ended.started_at == 0 { 0 } else { ended.finished_at - ended.started_at };
-            let ran = Duration::from_nanos(u64::try_from(ran).unwrap_or(0));
-            let finished_at = ended.finished_at;
-            let id = container.id.to_string();
-            let restarting = self.record.restarts.entry(name.clone()).or_default();
-            // A daemon that was away goes by what was decided before it went.
-            let decided =
-                restarting.next_start_at.filter(|_| restarting.after.as_ref() == Some(&id));
-            let next = decided.unwrap_or_else(|| {
-                let delay = restarting.backoff.after_exit(ran, &self.services.backoff);
-                finished_at.saturating_add(i64::try_from(delay.as_nanos()).unwrap_or(i64::MAX))
-            });
-            restarting.next_start_at = Some(next);
-            restarting.after = Some(id);
-            let left = u64::try_from(next - nanos(SystemTime::now())).unwrap_or(0);
-            let left = Duration::from_nanos(left);
-            self.waiting.insert(name.clone(), Instant::now() + left);
-            self.save();
-            if left >= Duration::from_secs(1) {
-                let message = format!("back-off: it is started again in {} s", left.as_secs());
-                self.event(&name, "BackOff", message, true);
-            }
-        }
-    }
-
-    /// An init container, which the CRI doesn't mark as one: it has no probes, ended well, and
-    /// those that have probes come after it. It has done its work.
-    fn is_done_init(&self, policy: &health::Policy, at: usize) -> bool {
-        let container = &self.containers[at];
-        let State::Exited(ended) = &container.record.state else { return false };
-        let name = &container.config.name;
-        let comes_later = |name: &String| {
-            let mut of_name = self.containers.iter().filter(|c| c.config.name == *name);
-            of_name.all(|c| c.record.created_at >= ended.finished_at)
-        };
-        ended.code == 0
-            && !policy.probes.contains_key(name)
-            && policy.probes.keys().any(comes_later)
-    }
-
-    /// Makes and starts the next attempt of a container name.
-    fn restart(&mut self, name: &str) {
-        self.waiting.remove(name);
-        let Some(at) = self.newest(name) else { return };
-        let last = &self.containers[at];
-        if !matches!((&last.record.state, &last.work), (State::Exited(_), Work::None)) {
-            return;
-        }
-        let next = next_attempt(&last.config);
-        // The very image it had, whatever its name means by now.
-        let image = last.record.image_id.clone();
-        if let Err(error) = self.begin_create(next, &image, true) {
-            self.restart_failed(name, &error.to_string());
-        }
-    }
-
-    /// The next attempt could not be made: tried again after a back-off.
-    pub(super) fn restart_failed(&mut self, name: &str, why: &str) {
-        let restarting = self.record.restarts.entry(name.to_owned()).or_default();
-        let delay = restarting.backoff.after_exit(Duration::ZERO, &self.services.backoff);
-        let delay = delay.max(self.services.backoff.initial);
-        let at = nanos(SystemTime::now() + delay);
-        restarting.next_start_at = Some(at);
-        self.waiting.insert(name.to_owned(), Instant::now() + delay);
-        self.save();
-        let message = format!("cannot restart it, next try in {} s: {why}", delay.as_secs());
-        self.event(name, "FailedRestart", message, true);
-    }
-}
-
-/// The same container once more, as the kubelet would have made it.
-fn next_attempt(last: &ContainerConfig) -> ContainerConfig {
-    let mut next = ContainerConfig { attempt: last.attempt + 1, ..last.clone() };
-    if let Some(count) = next.annotations.get_mut(RESTART_COUNT)
-        && let Ok(number) = count.parse::<u32>()
-    {
-        *count = (number + 1).to_string();
-    }
-    next.log_path = next_log_path(&last.log_path);
-    next
-}
-
-/// `<n>.log` becomes `<n+1>.log`; any other name stays.
-fn next_log_path(path: &std::path::Path) -> PathBuf {
-    let number =
-        path.file_name().and_then(|name| name.to_str()?.strip_suffix(".log")?.parse::<u32>().ok());
-    match number {
-        Some(number) => path.with_file_name(format!("{}.log", number + 1)),
-        None => path.to_owned(),
+    /// How long the pod gives its containers to stop.
+    pub(super) fn pod_grace(&self, at: usize) -> Duration {
+        let seconds = self.containers[at].config.annotations.get(POD_GRACE);
+        let seconds = seconds.and_then(|seconds| seconds.parse().ok());
+        seconds.map_or(DEFAULT_GRACE, Duration::from_secs)
     }
 }
 
@@ -316,19 +202,5 @@ async fn run_command(
             output: format!("command timed out after {} s", limit.as_secs_f64()),
         },
         Err(error) => Outcome { success: false, output: error.to_string() },
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_numbered_log_gets_the_next_number() {
-        for (last, next) in
-            [("app/0.log", "app/1.log"), ("9.log", "10.log"), ("app.log", "app.log"), ("", "")]
-        {
-            assert_eq!(next_log_path(last.as_ref()), PathBuf::from(next));
-        }
     }
 }

@@ -7,8 +7,9 @@ use nix::sys::signal::Signal;
 use tokio::time::Instant;
 
 use super::driver::{Container, Done, Driver, GIVE_UP, Reply, Stopping, Work, of_container};
-use super::record::Phase;
-use super::{Error, Result};
+use super::heal::LEAST_GRACE;
+use super::record::{Origin, Phase};
+use super::{Error, Result, hooks};
 use crate::container::config::ContainerConfig;
 use crate::container::create::{Surroundings, create};
 use crate::container::record::{ContainerRecord, RunsAs};
@@ -28,6 +29,11 @@ impl Driver {
         if !matches!(self.record.phase, Phase::Ready { .. }) {
             return self.answers.add(reply, Err(self.not_ready()));
         }
+        if self.ends_all() {
+            let why = format!("the containers of pod {} are being ended to start again", self.id);
+            return self.answers.add(reply, Err(Arc::new(Error::WrongState(why))));
+        }
+        let config = self.begun_anew(config);
         let twin = |c: &&mut Container| {
             c.config.name == config.name && c.config.attempt == config.attempt && c.remove.is_none()
         };
@@ -89,6 +95,7 @@ impl Driver {
             made_by_healing: by_healing,
             stopped_by_client: false,
             killed: None,
+            run_again: false,
             config,
         };
         if let Err(error) = self.services.store.put(id.as_str(), &record) {
@@ -115,6 +122,7 @@ impl Driver {
             stopping: None,
             remove: None,
             prober: None,
+            post_start: None,
         });
         let services = self.services.clone();
         self.spawn(async move {
@@ -254,20 +262,18 @@ impl Driver {
                 }
                 if self.containers[at].stopping.is_some() {
                     self.send_stop(at);
+                } else {
+                    self.begin_post_start(at);
                 }
                 if let Some(exit) = ended {
                     self.exited(at, exit);
                 }
-                if by_healing {
-                    self.prune_attempts(&config.name);
-                }
+                self.prune_attempts(&config.name);
             }
             Err(error) => {
                 self.event(&config.name, "FailedStart", error.to_string(), true);
                 self.ended(at, Ended::start_failed(SystemTime::now(), error.to_string()));
-                if self.containers[at].record.made_by_healing {
-                    self.prune_attempts(&config.name);
-                }
+                self.prune_attempts(&config.name);
                 let error = Arc::new(error);
                 for reply in waiters {
                     self.answers.add(reply, Err(error.clone()));
@@ -308,6 +314,7 @@ impl Driver {
     pub(super) fn ended(&mut self, at: usize, ended: Ended) {
         let container = &mut self.containers[at];
         container.prober = None;
+        container.post_start = None;
         container.record.killed = None;
         let stopping = container.stopping.take();
         let name = container.config.name.clone();
@@ -341,31 +348,55 @@ impl Driver {
         }
     }
 
-    /// Stop signal now, SIGKILL after `grace`; a stop that goes on already is only hurried.
+    /// The preStop hook and the stop signal now, SIGKILL after `grace`; a stop that goes on
+    /// already is only hurried. Without a grace there is only SIGKILL.
     pub(super) fn begin_stop(&mut self, at: usize, grace: Duration) {
+        let runs = matches!(self.containers[at].record.state, State::Running(_));
+        let hook = if runs && !grace.is_zero() && self.containers[at].stopping.is_none() {
+            self.begin_pre_stop(at, grace)
+        } else {
+            None
+        };
+        self.begin_end(at, grace, hook);
+    }
+
+    /// The same without the hook.
+    pub(super) fn end_fast(&mut self, at: usize, grace: Duration) {
+        self.begin_end(at, grace, None);
+    }
+
+    fn begin_end(&mut self, at: usize, grace: Duration, hook: Option<hooks::Running>) {
         let container = &mut self.containers[at];
         if !matches!(container.record.state, State::Running(_) | State::Starting) {
             return;
         }
-        let kill_at = Instant::now() + grace;
+        let grace_end = Instant::now() + grace;
         if let Some(stopping) = &mut container.stopping {
-            if stopping.kill_at.is_some_and(|at| at > kill_at) {
-                stopping.kill_at = Some(kill_at);
+            if stopping.kill_at.is_some_and(|at| at > grace_end) {
+                stopping.kill_at = Some(grace_end);
             }
             if stopping.kill_at.is_none() && stopping.give_up_at.is_none() {
                 // It was given up, and someone asks again.
-                stopping.kill_at = Some(kill_at);
+                stopping.kill_at = Some(grace_end);
             }
-        } else {
-            container.stopping =
-                Some(Stopping { kill_at: Some(kill_at), give_up_at: None, waiters: Vec::new() });
-            if !grace.is_zero() {
-                self.send_stop(at);
-            }
+            return;
+        }
+        let waits = hook.is_some();
+        // A hook may take the whole grace, and then the signal has its least.
+        let kill_at = if waits { grace_end + LEAST_GRACE } else { grace_end };
+        container.stopping = Some(Stopping {
+            hook,
+            grace_end,
+            kill_at: Some(kill_at),
+            give_up_at: None,
+            waiters: Vec::new(),
+        });
+        if !waits && !grace.is_zero() {
+            self.send_stop(at);
         }
     }
 
-    fn send_stop(&self, at: usize) {
+    pub(super) fn send_stop(&self, at: usize) {
         let signal = stop::signal_number(&self.containers[at].record.stop_signal);
         self.signal(at, signal.unwrap_or(Signal::SIGTERM as i32));
     }
@@ -393,19 +424,6 @@ impl Driver {
             self.waiting.remove(&name);
         }
         self.save_container(at);
-    }
-
-    /// Removes the attempts before the newest ended one that haled's own restarts made.
-    fn prune_attempts(&mut self, name: &str) {
-        let ended = |c: &&mut Container| {
-            c.config.name == name && matches!(c.record.state, State::Exited(_))
-        };
-        let mut ended: Vec<&mut Container> = self.containers.iter_mut().filter(ended).collect();
-        ended.sort_by_key(|container| container.config.attempt);
-        ended.pop();
-        for container in ended.into_iter().filter(|c| c.record.made_by_healing) {
-            container.remove.get_or_insert_default();
-        }
     }
 
     /// SIGKILL where the grace is over; removal where nothing is in its way.
@@ -448,7 +466,9 @@ impl Driver {
             .containers
             .iter()
             .any(|other| other.id != id && self.log_path(&other.config) == log);
-        let log = Some(log).filter(|_| self.containers[at].record.made_by_healing && !shared);
+        let own =
+            self.record.origin == Origin::Manifest || self.containers[at].record.made_by_healing;
+        let log = Some(log).filter(|_| own && !shared);
         let (services, monitor) = (self.services.clone(), self.monitor.clone());
         let runtime = self.runtime.clone();
         self.spawn(async move {

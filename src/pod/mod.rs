@@ -9,11 +9,13 @@ mod driver;
 pub mod events;
 mod files;
 mod heal;
+mod hooks;
 mod lifecycle;
 pub mod orchestrator;
 pub mod record;
 pub mod recovery;
 pub mod registry;
+mod restart;
 mod sandbox;
 pub mod view;
 

@@ -70,6 +70,9 @@ pub struct ContainerView {
     pub ready: bool,
     /// Every probe.
     pub probes: Vec<Report>,
+    /// A rule had every container start again, and all have ended: this one belongs to what
+    /// was before, and the pod begins anew.
+    pub past: bool,
     /// Its files and cgroup.
     pub place: Place,
     /// Absolute; empty: no log.
@@ -95,11 +98,11 @@ impl PodView {
         self.containers.iter().find(|container| container.id == *id)
     }
 
-    /// The newest attempt of a container name.
+    /// The newest attempt of a container name; none where the pod begins anew.
     pub fn newest(&self, name: &str) -> Option<&Arc<ContainerView>> {
         self.containers
             .iter()
-            .filter(|container| container.config.name == name)
+            .filter(|container| container.config.name == name && !container.past)
             .max_by_key(|container| container.config.attempt)
     }
 }

@@ -12,7 +12,7 @@ const APPLETS: &[&str] = &[
 ];
 
 /// A root file system's tar.
-fn tar() -> Vec<u8> {
+pub fn tar() -> Vec<u8> {
     let mut tar = tar::Builder::new(Vec::new());
     let header = || {
         let mut header = tar::Header::new_gnu();

@@ -15,7 +15,7 @@ use haled::proto::haled as wire;
 use haled::proto::haled::haled_client::HaledClient;
 use tonic::transport::{Channel, Endpoint};
 
-mod busybox;
+pub mod busybox;
 
 /// How long anything may take that should be quick; only there so that a failure ends.
 pub const PATIENCE: Duration = Duration::from_mins(1);
