@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Policy, RestartPolicy};
+use super::RestartPolicy;
 
 /// The three times of a back-off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,17 +51,6 @@ impl RestartPolicy {
             Self::OnFailure => exit_code != 0 || killed_by_probe,
             Self::Never => false,
         }
-    }
-}
-
-impl Policy {
-    /// Whether a container that ended so is started again: its rules, its own policy, the pod's.
-    pub fn restarts(&self, name: &str, exit_code: i32, killed_by_probe: bool) -> bool {
-        let own = self.containers.get(name);
-        let rules = own.map(|own| own.rules.as_slice()).unwrap_or_default();
-        let matched = rules.iter().any(|rule| rule.codes.contains(&exit_code) == rule.within);
-        let policy = own.and_then(|own| own.restart).unwrap_or(self.restart);
-        (matched && !killed_by_probe) || policy.restarts(exit_code, killed_by_probe)
     }
 }
 

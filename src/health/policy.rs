@@ -27,10 +27,9 @@ pub enum Sequel {
 }
 
 impl Policy {
-    /// What follows the end of `container` with this exit code and reason.
-    pub fn after(&self, container: &str, exit_code: i32, reason: &str) -> Sequel {
+    /// What follows the end of `container` with this exit code. `killed`: [`is_kill`].
+    pub fn after(&self, container: &str, exit_code: i32, killed: bool) -> Sequel {
         let own = self.containers.get(container);
-        let killed = is_kill(reason);
         let rules = own.map(|own| own.rules.as_slice()).filter(|_| !killed).unwrap_or_default();
         match rules.iter().find(|rule| rule.fits(exit_code)).map(|rule| rule.action) {
             Some(RuleAction::Restart) => Sequel::Restart,
@@ -38,6 +37,11 @@ impl Policy {
             None if self.restart_of(container).restarts(exit_code, killed) => Sequel::Restart,
             None => Sequel::Rest,
         }
+    }
+
+    /// Whether it is started again, by itself or with all others.
+    pub fn restarts(&self, container: &str, exit_code: i32, killed: bool) -> bool {
+        self.after(container, exit_code, killed) != Sequel::Rest
     }
 
     /// A container's own restart policy, or the pod's.
@@ -75,9 +79,9 @@ mod tests {
     #[test]
     fn a_containers_own_policy_goes_before_the_pods() {
         let policy = policy(Some(RestartPolicy::OnFailure), Vec::new());
-        assert_eq!(policy.after("app", 1, "Error"), Sequel::Restart);
-        assert_eq!(policy.after("app", 0, "Completed"), Sequel::Rest);
-        assert_eq!(policy.after("other", 1, "Error"), Sequel::Rest);
+        assert_eq!(policy.after("app", 1, false), Sequel::Restart);
+        assert_eq!(policy.after("app", 0, false), Sequel::Rest);
+        assert_eq!(policy.after("other", 1, false), Sequel::Rest);
     }
 
     #[test]
@@ -94,15 +98,15 @@ mod tests {
             (1, Sequel::Rest),
             (0, Sequel::Rest),
         ] {
-            assert_eq!(policy.after("app", code, "Error"), sequel, "{code}");
+            assert_eq!(policy.after("app", code, false), sequel, "{code}");
         }
     }
 
     #[test]
     fn not_in_fits_every_other_code() {
         let policy = policy(None, vec![rule(false, &[0, 3], RuleAction::Restart)]);
-        assert_eq!(policy.after("app", 4, "Error"), Sequel::Restart);
-        assert_eq!(policy.after("app", 3, "Error"), Sequel::Rest);
+        assert_eq!(policy.after("app", 4, false), Sequel::Restart);
+        assert_eq!(policy.after("app", 3, false), Sequel::Rest);
     }
 
     #[test]
@@ -111,9 +115,10 @@ mod tests {
         let never = policy(Some(RestartPolicy::Never), all.clone());
         let on_failure = policy(Some(RestartPolicy::OnFailure), all);
         for reason in [LIVENESS_KILL, STARTUP_KILL, POST_START_KILL] {
-            assert_eq!(never.after("app", 137, reason), Sequel::Rest);
-            assert_eq!(on_failure.after("app", 0, reason), Sequel::Restart);
+            assert!(is_kill(reason));
+            assert_eq!(never.after("app", 137, true), Sequel::Rest);
+            assert_eq!(on_failure.after("app", 0, true), Sequel::Restart);
         }
-        assert_eq!(never.after("app", 137, "Error"), Sequel::RestartAll);
+        assert_eq!(never.after("app", 137, false), Sequel::RestartAll);
     }
 }

@@ -59,8 +59,8 @@ pub enum Stage {
     Exited {
         /// Its exit code.
         code: i32,
-        /// A probe had it stopped.
-        by_probe: bool,
+        /// Its health had it stopped.
+        killed: bool,
     },
 }
 
@@ -182,8 +182,8 @@ impl Pod<'_> {
     fn failed_init(&self) -> Option<Ending> {
         self.plan.init.iter().filter(|planned| !planned.sidecar).find_map(|planned| {
             match self.here(name(planned)) {
-                Some(Stage::Exited { code, by_probe })
-                    if code != 0 && !self.plan.health.restarts(name(planned), code, by_probe) =>
+                Some(Stage::Exited { code, killed })
+                    if code != 0 && !self.plan.health.restarts(name(planned), code, killed) =>
                 {
                     let message =
                         format!("init container \"{}\" exited with {code}", name(planned));
@@ -214,8 +214,8 @@ impl Pod<'_> {
     fn has_more_to_do(&self) -> bool {
         let untouched = self.seen.containers.is_empty();
         self.plan.containers.iter().any(|planned| match self.seen.containers.get(name(planned)) {
-            Some(Seen { stage: Stage::Exited { code, by_probe }, .. }) => {
-                self.plan.health.restarts(name(planned), *code, *by_probe)
+            Some(Seen { stage: Stage::Exited { code, killed }, .. }) => {
+                self.plan.health.restarts(name(planned), *code, *killed)
             }
             // Cut off, or never reached: with policy Never a pod that was lost has failed.
             _ => untouched || self.plan.health.restarts(name(planned), 255, false),
@@ -225,8 +225,8 @@ impl Pod<'_> {
     /// It has ended for good, here or in a sandbox that was lost.
     fn is_done(&self, planned: &Planned) -> bool {
         match self.seen.containers.get(name(planned)) {
-            Some(Seen { stage: Stage::Exited { code, by_probe }, .. }) => {
-                !self.plan.health.restarts(name(planned), *code, *by_probe)
+            Some(Seen { stage: Stage::Exited { code, killed }, .. }) => {
+                !self.plan.health.restarts(name(planned), *code, *killed)
             }
             _ => false,
         }

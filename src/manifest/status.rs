@@ -4,7 +4,7 @@
 use super::controller::{Managed, started};
 use super::{Planned, PodPlan};
 use crate::container::state::State;
-use crate::health::Policy;
+use crate::health::{Policy, is_kill};
 use crate::pod::view::PodView;
 
 /// The phase of a manifest's pod.
@@ -44,9 +44,9 @@ pub fn phase_of<'a>(
                 State::Created | State::Starting => waiting = true,
                 State::Running(_) => running = true,
                 State::Exited(ended) => {
-                    let by_probe = ended.reason.ends_with("ProbeFailed");
+                    let killed = is_kill(&ended.reason);
                     running |=
-                        policy.is_some_and(|policy| policy.restarts(name, ended.code, by_probe));
+                        policy.is_some_and(|policy| policy.restarts(name, ended.code, killed));
                     failed |= ended.code != 0;
                 }
             },

@@ -10,7 +10,7 @@ use super::heal::LEAST_GRACE;
 use super::record::Origin;
 use crate::container::config::ContainerConfig;
 use crate::container::state::{Ended, State, nanos};
-use crate::health::{Policy, Sequel};
+use crate::health::{Policy, Sequel, is_kill};
 
 /// Where a kubelet notes how often a container has been restarted.
 const RESTART_COUNT: &str = "io.kubernetes.container.restartCount";
@@ -69,7 +69,7 @@ impl Driver {
         {
             return Sequel::Rest;
         }
-        policy.after(&container.config.name, ended.code, &ended.reason)
+        policy.after(&container.config.name, ended.code, is_kill(&ended.reason))
     }
 
     /// A client's init container, which the CRI doesn't mark as one: it has no probes, ended

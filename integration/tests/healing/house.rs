@@ -52,6 +52,7 @@ impl House {
             name: "runc".into(),
             path: haled::oci::resolve_path("runc").unwrap(),
             root: dir.path().join("runtimes"),
+            keeper: helper_dir().join("haled-monitor"),
         };
         let services = Services {
             store,

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use super::super::Face;
 use super::super::container::health_word;
 use crate::container::state::{Ended, State, nanos};
-use crate::health::{Policy, Report};
+use crate::health::{Policy, Report, is_kill};
 use crate::manifest::Planned;
 use crate::manifest::controller::{Managed, node};
 use crate::manifest::status::{initialized, phase, phase_of};
@@ -280,8 +280,8 @@ fn state_of(
             container.finished_at = ended.finished_at;
             container.exit_code = ended.code;
             container.message.clone_from(&ended.message);
-            let by_probe = ended.reason.ends_with("ProbeFailed");
-            let restarts = policy.is_some_and(|policy| policy.restarts(name, ended.code, by_probe));
+            let killed = is_kill(&ended.reason);
+            let restarts = policy.is_some_and(|policy| policy.restarts(name, ended.code, killed));
             let waits = view.waiting.iter().find(|(waiting, _)| waiting == name);
             if let Some((_, at)) = waits.filter(|_| restarts) {
                 "CrashLoopBackOff".clone_into(&mut container.reason);

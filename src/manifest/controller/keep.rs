@@ -12,7 +12,7 @@ use super::record::{PodRecord, stored_key};
 use super::{Key, Manifests, node};
 use crate::container::config::ContainerConfig;
 use crate::container::state::{State, nanos};
-use crate::health::Kind;
+use crate::health::{Kind, is_kill};
 use crate::image;
 use crate::manifest::plan::{self, Action, Observed, Sandbox, Seen, Stage, Wish};
 use crate::manifest::{Planned, PodPlan, PullPolicy, volumes};
@@ -333,9 +333,7 @@ fn stage(plan: &PodPlan, container: &ContainerView) -> Stage {
         State::Created => Stage::Created,
         State::Starting => Stage::Starting,
         State::Running(_) => Stage::Running { started: started(plan, container) },
-        State::Exited(ended) => {
-            Stage::Exited { code: ended.code, by_probe: ended.reason.ends_with("ProbeFailed") }
-        }
+        State::Exited(ended) => Stage::Exited { code: ended.code, killed: is_kill(&ended.reason) },
     }
 }
 

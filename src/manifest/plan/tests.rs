@@ -15,8 +15,8 @@ fn seen(sandbox: Sandbox, all: &[(&str, Stage)]) -> Observed {
 }
 
 const RUNS: Stage = Stage::Running { started: true };
-const DONE: Stage = Stage::Exited { code: 0, by_probe: false };
-const FAILED: Stage = Stage::Exited { code: 1, by_probe: false };
+const DONE: Stage = Stage::Exited { code: 0, killed: false };
+const FAILED: Stage = Stage::Exited { code: 1, killed: false };
 
 fn create(name: &str) -> Action {
     Action::Create(name.to_owned())
@@ -141,7 +141,7 @@ impl World {
         let stage = match self.stage(name) {
             Some(Stage::Starting | Stage::Running { started: false }) => RUNS,
             Some(Stage::Running { .. }) if what < 128 => DONE,
-            Some(Stage::Running { .. }) => Stage::Exited { code: i32::from(what), by_probe: false },
+            Some(Stage::Running { .. }) => Stage::Exited { code: i32::from(what), killed: false },
             Some(Stage::Exited { code, .. })
                 if !stopped && self.plan.health.restarts(name, code, false) =>
             {
@@ -196,7 +196,7 @@ impl World {
                         prop_assert!(worker.is_none(), "{name} before a worker");
                     }
                     if matches!(self.stage(name), Some(Stage::Running { .. } | Stage::Starting)) {
-                        self.set(name, Stage::Exited { code: 143, by_probe: false });
+                        self.set(name, Stage::Exited { code: 143, killed: false });
                     }
                     self.stopped.push(name.clone());
                 }
@@ -227,7 +227,7 @@ proptest! {
                 let names: Vec<String> = world.seen.containers.keys().cloned().collect();
                 for name in names {
                     if !matches!(world.stage(&name), None | Some(Stage::Exited { .. })) {
-                        world.set(&name, Stage::Exited { code: 255, by_probe: false });
+                        world.set(&name, Stage::Exited { code: 255, killed: false });
                     }
                 }
             } else {
