@@ -516,6 +516,33 @@ async fn every_form_of_archive() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_archive_cannot_claim_a_digest_that_it_is_not() {
+    let (node, built) = (Node::new(), three_layers());
+    let path = node.dir.path().join("archive");
+    let digest_name = |digest: &str| format!("quay.io/a/b@{digest}");
+    let named = |digest: &str| {
+        let name = serde_json::json!({"io.containerd.image.name": digest_name(digest)});
+        build::archive(&built.layout(&name))
+    };
+    let wrong = sha256(b"other");
+    std::fs::write(&path, named(&wrong)).unwrap();
+    let error = node.images.import(&path, None).await.unwrap_err().to_string();
+    assert!(error.contains(&wrong) && error.contains(&built.digest()), "{error}");
+    let saved = Built::docker(&[(Layer::new().tar(), Packing::Plain)]);
+    std::fs::write(&path, saved.saved(&[&digest_name(&wrong)])).unwrap();
+    assert!(matches!(node.images.import(&path, None).await, Err(Error::BadReference { .. })));
+    // A name is looked at before the stream is.
+    for bad in ["No:Such::x", &digest_name(&built.digest())] {
+        let never = tokio::io::duplex(1).0;
+        let error = node.images.import_stream(never, Some(bad)).await.unwrap_err();
+        assert!(matches!(error, Error::BadReference { .. }), "{error}");
+    }
+    assert!(node.images.list().is_empty());
+    let images = node.images.import_stream(&named(&built.digest())[..], None).await.unwrap();
+    assert_eq!(images[0].digests, [digest_name(&built.digest())]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_root_file_system_becomes_an_image() {
     let node = Node::new();
     let tar = build::busybox_rootfs();

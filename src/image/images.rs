@@ -70,7 +70,15 @@ impl Images {
     ///
     /// `name` names a root file system, or stands in for the name in an archive of one image.
     pub async fn import(&self, path: &Path, name: Option<&str>) -> Result<Vec<Arc<Image>>, Error> {
-        let name = name.map(Reference::parse).transpose()?;
+        let name = name.map(import::name).transpose()?;
+        self.import_as(path, name).await
+    }
+
+    async fn import_as(
+        &self,
+        path: &Path,
+        name: Option<Reference>,
+    ) -> Result<Vec<Arc<Image>>, Error> {
         let work = tokio::spawn(import::import(Arc::clone(&self.inner), path.to_owned(), name));
         work.await.unwrap_or(Err(Error::Stopped("the import")))
     }
@@ -82,8 +90,9 @@ impl Images {
         reader: impl AsyncRead + Send + Unpin,
         name: Option<&str>,
     ) -> Result<Vec<Arc<Image>>, Error> {
+        let name = name.map(import::name).transpose()?;
         let spooled = import::spool(&self.inner, reader).await?;
-        self.import(&spooled.0, name).await
+        self.import_as(&spooled.0, name).await
     }
 
     /// Every image, by id.

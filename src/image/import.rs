@@ -24,11 +24,13 @@ use super::manifest::{
     Platform,
 };
 use super::pull::{Assembly, assemble, blocking};
-use super::reference::Reference;
+use super::reference::{Reference, Version};
 use super::{Error, Image, Inner};
 
 /// Largest archive taken from a stream or uncompressed, in bytes.
 pub const MAX_ARCHIVE: u64 = 256 << 30;
+/// Bytes of a stream between the network and the disk.
+const SPOOL_BUFFER: usize = 256 << 10;
 /// Indexes within indexes.
 const MAX_NESTING: usize = 4;
 /// What a root file system's containers get as PATH.
@@ -55,21 +57,41 @@ pub(super) async fn import(
     Ok(images)
 }
 
+/// The name an import is to have. It can't be a digest: that is the content's to say.
+pub(super) fn name(text: &str) -> Result<Reference, Error> {
+    let name = Reference::parse(text)?;
+    match name.version {
+        Version::Tag(_) => Ok(name),
+        Version::Digest(_) => Err(Error::BadReference {
+            reference: text.to_owned(),
+            why: "an archive's content has its own digest: give a tag".to_owned(),
+        }),
+    }
+}
+
 /// Writes a stream to a file below the root; it goes when the guard is dropped.
 pub(super) async fn spool(
     inner: &Inner,
     mut reader: impl AsyncRead + Unpin,
 ) -> Result<Scratch, Error> {
     let scratch = Scratch(inner.content.scratch());
-    let wrong = Error::disk("write", &scratch.0);
-    let mut file = tokio::fs::File::create_new(&scratch.0).await.map_err(&wrong)?;
-    let mut limited = (&mut reader).take(MAX_ARCHIVE + 1);
-    let size = tokio::io::copy(&mut limited, &mut file).await.map_err(&wrong)?;
-    file.flush().await.map_err(&wrong)?;
-    if size > MAX_ARCHIVE {
-        let cause = format!("it is larger than {MAX_ARCHIVE} bytes");
-        return Err(Error::Archive { path: "the stream".into(), cause });
+    let disk = Error::disk("write", &scratch.0);
+    let stream = |cause: String| Error::Archive { path: "the stream".into(), cause };
+    let mut file = tokio::fs::File::create_new(&scratch.0).await.map_err(&disk)?;
+    let (mut buffer, mut size) = (vec![0; SPOOL_BUFFER], 0u64);
+    loop {
+        let length = match reader.read(&mut buffer).await {
+            Ok(0) => break,
+            Ok(length) => length,
+            Err(error) => return Err(stream(format!("it was cut off: {error}"))),
+        };
+        size += length as u64;
+        if size > MAX_ARCHIVE {
+            return Err(stream(format!("it is larger than {MAX_ARCHIVE} bytes")));
+        }
+        file.write_all(&buffer[..length]).await.map_err(&disk)?;
     }
+    file.flush().await.map_err(&disk)?;
     Ok(scratch)
 }
 
@@ -220,8 +242,12 @@ impl Import {
         let mut blobs = BTreeSet::new();
         let mut leases = Vec::new();
         let (top, manifest) = self.oci_manifest(source, group, &shown, &mut blobs, &mut leases)?;
-        if let Some(name) = names.first() {
-            names.push(name.with_digest(&top));
+        match names.first().map(|name| (name, &name.version)) {
+            Some((name, Version::Tag(_))) => names.push(name.with_digest(&top)),
+            Some((name, Version::Digest(digest))) if *digest != top => {
+                return Err(self.wrong(format!("what it calls {name} is {top}")));
+            }
+            Some(_) | None => {}
         }
         let mut size_bytes = manifest.config.size;
         let (config_digest, _, lease) = self.store_descriptor(source, &manifest.config)?;
@@ -325,7 +351,8 @@ impl Import {
                 .repo_tags
                 .iter()
                 .flatten()
-                .map(|tag| Reference::parse(tag))
+                // The manifest that a digest would be of isn't in such an archive.
+                .map(|tag| name(tag))
                 .collect::<Result<Vec<_>, _>>()?,
         };
         let shown =
