@@ -93,6 +93,8 @@ pub(super) struct Catalog {
     store: Store,
     state: Mutex<State>,
     published: ArcSwap<Published>,
+    /// Records were lost or could not be read: what they refer to isn't known.
+    incomplete: bool,
 }
 
 /// Holds things while it lives.
@@ -127,12 +129,16 @@ impl Drop for Lease {
 impl Catalog {
     /// Reads the records. Unreadable ones are set aside by the store and told of here.
     pub(super) fn open(store: Store) -> Result<Self, Error> {
-        let images = readable::<ImageRecord>(&store)?;
-        let names = readable::<NameRecord>(&store)?;
-        let mut state = State {
-            rootfs: readable::<RootfsRecord>(&store)?.into_iter().collect(),
-            ..State::default()
-        };
+        let mut incomplete = store.replaced().is_some();
+        let images = readable::<ImageRecord>(&store, &mut incomplete)?;
+        let names = readable::<NameRecord>(&store, &mut incomplete)?;
+        let rootfs = readable::<RootfsRecord>(&store, &mut incomplete)?;
+        if incomplete {
+            tracing::warn!(
+                "records of images are missing: content is not deleted until the next start"
+            );
+        }
+        let mut state = State { rootfs: rootfs.into_iter().collect(), ..State::default() };
         state.images = images
             .into_iter()
             .filter_map(|(key, record)| Some((Digest::from_hex(&key)?, record)))
@@ -145,7 +151,8 @@ impl Catalog {
                 store.delete::<NameRecord>(&name)?;
             }
         }
-        let catalog = Self { store, state: Mutex::default(), published: ArcSwap::default() };
+        let published = ArcSwap::default();
+        let catalog = Self { store, state: Mutex::default(), published, incomplete };
         catalog.drop_unused(&mut state)?;
         catalog.publish(&state);
         *catalog.lock() = state;
@@ -317,8 +324,12 @@ impl Catalog {
         self.lock().rootfs.keys().cloned().collect()
     }
 
-    /// Takes everything from disk that no image, root file system or lease refers to.
+    /// Takes everything from disk that no image, root file system or lease refers to; nothing
+    /// while records are missing, since a container may run from what they refer to.
     pub(super) fn collect(&self, content: &Content, layers: &Layers) -> Result<(), Error> {
+        if self.incomplete {
+            return Ok(());
+        }
         let mut candidates: Vec<(Thing, PathBuf)> = Vec::new();
         candidates
             .extend(content.all()?.into_iter().map(|d| (Thing::Blob(d.clone()), content.path(&d))));
@@ -432,8 +443,9 @@ fn names_to_drop(name: &str, all: &[String]) -> Vec<String> {
     gone
 }
 
-fn readable<R: Record>(store: &Store) -> Result<Vec<(String, R)>, Error> {
+fn readable<R: Record>(store: &Store, incomplete: &mut bool) -> Result<Vec<(String, R)>, Error> {
     let (records, set_aside) = store.all::<R>()?;
+    *incomplete |= !set_aside.is_empty();
     for aside in set_aside {
         tracing::warn!(
             kind = aside.kind,
@@ -457,6 +469,30 @@ mod tests {
         assert_eq!(names_to_drop("q.io/a:1", &all), ["q.io/a:1"]);
         assert_eq!(names_to_drop("q.io/a:1", &all[2..]), ["q.io/a:1".to_owned(), digest.clone()]);
         assert_eq!(names_to_drop(&digest, &all), [digest]);
+    }
+
+    #[test]
+    fn nothing_is_collected_while_a_record_is_unreadable() {
+        #[derive(Serialize, Deserialize)]
+        struct Newer {}
+        impl Record for Newer {
+            const KIND: &'static str = ImageRecord::KIND;
+            const VERSION: u32 = 99;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("state.db")).unwrap();
+        store.put(&"aa11".repeat(16), &Newer {}).unwrap();
+        let content = Content::open(dir.path()).unwrap();
+        let layers = Layers::open(dir.path()).unwrap();
+        let blob = content.put(b"of the unreadable image").unwrap();
+        let collect = || {
+            Catalog::open(store.clone()).unwrap().collect(&content, &layers).unwrap();
+        };
+        collect();
+        assert!(content.size(&blob).is_some());
+        // The record was set aside at the first start.
+        collect();
+        assert!(content.size(&blob).is_none());
     }
 
     #[test]
