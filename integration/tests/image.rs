@@ -384,6 +384,27 @@ fn an_interrupted_pull_leaves_nothing_half_made() {
     assert_eq!(image.id, built.id());
 }
 
+/// A mount stands for whatever can't be deleted.
+#[test]
+fn what_cannot_be_deleted_does_not_keep_the_store_from_opening() {
+    let mut node = Node::new();
+    let stuck = node.path("ingest/7/mount");
+    std::fs::create_dir_all(&stuck).unwrap();
+    let flags = nix::mount::MsFlags::empty();
+    nix::mount::mount(Some("none"), &stuck, Some("tmpfs"), flags, None::<&str>).unwrap();
+    node.reopen();
+    node.reopen();
+    node.assert_tidy();
+    let moved = node.path("ingest.old/0/7/mount");
+    nix::mount::umount2(&moved, nix::mount::MntFlags::MNT_DETACH).unwrap();
+    node.reopen();
+    let started = std::time::Instant::now();
+    while !node.names("ingest.old").is_empty() {
+        assert!(started.elapsed() < DEADLINE, "what was left stays");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn tags_move_and_images_go() {
     let (mut node, registry) = (Node::new(), Registry::start());

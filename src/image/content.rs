@@ -22,7 +22,7 @@ impl Content {
     /// Makes the directories, and drops what was never finished.
     pub(super) fn open(root: &Path) -> Result<Self, Error> {
         let (blobs, ingest) = (root.join("blobs/sha256"), root.join("ingest"));
-        crate::sys::tree::remove(&ingest).map_err(Error::disk("remove", &ingest))?;
+        drop_old(root, &ingest)?;
         for dir in [&blobs, &ingest] {
             std::fs::create_dir_all(dir).map_err(Error::disk("make the directory", dir))?;
         }
@@ -84,6 +84,34 @@ impl Content {
         }
         Ok(digest)
     }
+}
+
+/// Renames `ingest` and deletes it in the background: a large tree doesn't hold up the
+/// start, and one that can't be deleted (an immutable file, a mount) doesn't prevent it.
+fn drop_old(root: &Path, ingest: &Path) -> Result<(), Error> {
+    let left = root.join("ingest.old");
+    std::fs::create_dir_all(&left).map_err(Error::disk("make the directory", &left))?;
+    let mut free = (0u64..).map(|n| left.join(n.to_string()));
+    let aside = free.find(|aside| aside.symlink_metadata().is_err()).expect("no end of names");
+    match std::fs::rename(ingest, &aside) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(Error::disk("rename", ingest)(error));
+        }
+        _ => {}
+    }
+    let remove = move || {
+        for entry in std::fs::read_dir(&left).into_iter().flatten().flatten() {
+            let path = entry.path();
+            if let Err(error) = crate::sys::tree::remove(&path) {
+                tracing::warn!(path = %path.display(), %error, "cannot remove what an earlier run left: remove it by hand");
+            }
+        }
+    };
+    std::thread::Builder::new()
+        .name("ingest".to_owned())
+        .spawn(remove)
+        .map_err(Error::disk("start a thread that empties", ingest))?;
+    Ok(())
 }
 
 /// A blob being written. Dropped without `commit` it is gone.

@@ -54,7 +54,9 @@ impl Images {
             turns: Turns::default(),
             settings,
         };
-        inner.catalog.collect(&inner.content, &inner.layers)?;
+        if let Err(error) = inner.catalog.collect(&inner.content, &inner.layers) {
+            tracing::warn!(%error, "content that nothing needs stays on disk");
+        }
         Ok(Self { inner: Arc::new(inner) })
     }
 
