@@ -176,3 +176,25 @@ async fn a_lost_database_leaves_nothing_behind() {
     assert!(!process.exists(), "a container runs on that nobody knows");
     daemon.nothing_is_left().await;
 }
+
+/// What a probe has condemned is stopped by the next daemon, too, and for the same reason.
+#[tokio::test]
+async fn a_kill_that_was_cut_off_is_finished() {
+    let mut daemon = Daemon::start().await;
+    let probe = r#"{"exec": {"command": ["false"]}, "periodMilliseconds": 200, "failureThreshold": 2, "terminationGracePeriodSeconds": 600}"#;
+    let mut config = daemon.sandbox("condemned");
+    config.annotations = HashMap::from([
+        ("liveness.haled/app".to_owned(), probe.to_owned()),
+        ("haled/heal".to_owned(), "restart".to_owned()),
+    ]);
+    let pod = daemon.run(&config).await;
+    let mut deaf = Daemon::container("app", "trap '' TERM; exec sleep 600");
+    deaf.annotations.insert("io.kubernetes.pod.terminationGracePeriod".into(), "2".into());
+    let id = daemon.run_container(&pod, deaf).await;
+    daemon.reason(&id, "Unhealthy").await;
+    daemon.kill();
+    daemon.launch().await;
+    let ended = daemon.exited(&id).await;
+    assert_eq!(ended.reason, "LivenessProbeFailed", "{ended:?}");
+    daemon.attempt(&pod, "app", 1).await;
+}

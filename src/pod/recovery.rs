@@ -262,9 +262,12 @@ fn reconcile(
             driver.running(at, init, Some(spread()));
             if let Some(exit) = exit {
                 driver.exited(at, exit.clone());
+            } else if driver.containers[at].record.killed.is_some() {
+                // Its stop was cut off; without a new one it would run on, judged and unprobed.
+                driver.begin_stop(at, driver.pod_grace(at));
             }
         }
-        (None, Some((_, exit))) => driver.ended(at, Ended::from_exit(exit, None)),
+        (None, Some((_, exit))) => driver.exited(at, exit.clone()),
         (None, None) => match state {
             // The monitor may be at it still; asked again it joins what goes on.
             State::Starting if driver.monitor.is_some() => driver.begin_start(at),
