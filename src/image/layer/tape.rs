@@ -130,7 +130,7 @@ impl<R: Read> Tape<R> {
         }
         let kind = kind_of(header, &path).map_err(|why| at(&why))?;
         let size = if kind == Kind::File { extensions.size.unwrap_or(size) } else { 0 };
-        self.set_data(size);
+        self.set_data(size).map_err(at)?;
         let mut member = Member {
             path,
             link,
@@ -172,9 +172,14 @@ impl<R: Read> Tape<R> {
         Ok(member)
     }
 
-    fn set_data(&mut self, size: u64) {
+    /// No file is larger than the signed numbers of the kernel, and sums stay in range.
+    fn set_data(&mut self, size: u64) -> Result<(), &'static str> {
+        if i64::try_from(size).is_err() {
+            return Err("its size is out of range");
+        }
         self.left = size;
         self.padding = (BLOCK as u64 - size % BLOCK as u64) % BLOCK as u64;
+        Ok(())
     }
 
     /// The map of an old GNU sparse file: four pieces in the header, more in blocks after it.
@@ -206,6 +211,7 @@ impl<R: Read> Tape<R> {
         for &(offset, length) in &pieces {
             let next = offset.checked_add(length).filter(|next| offset >= end && *next <= full);
             end = next.ok_or("the pieces of a sparse file overlap or leave it")?;
+            // Not above `end`.
             sum += length;
         }
         if sum != member.size {
@@ -223,7 +229,7 @@ impl<R: Read> Tape<R> {
                 "an extension record of {size} bytes, {MAX_EXTENSION} are allowed"
             ));
         }
-        self.set_data(size);
+        self.set_data(size)?;
         let mut data = vec![0; size as usize];
         self.read_exact(&mut data).map_err(|error| error.to_string())?;
         Ok(data)
@@ -391,6 +397,18 @@ mod tests {
         header.set_cksum();
         let error = all(header.as_bytes()).unwrap_err();
         assert!(error.contains("extension record"), "{error}");
+    }
+
+    #[test]
+    fn sizes_that_no_file_can_have_are_refused() {
+        for size in [u64::MAX, u64::MAX - 511, i64::MAX as u64 + 1] {
+            let bytes = archive(|tar| {
+                tar.append_pax_extensions([("size", size.to_string().as_bytes())]).unwrap();
+                tar.append_data(&mut file(0), "big", &b""[..]).unwrap();
+            });
+            let error = all(&bytes).unwrap_err();
+            assert!(error.contains("big") && error.contains("out of range"), "{error}");
+        }
     }
 
     #[test]
