@@ -13,6 +13,8 @@ use super::digest::Digest;
 pub(super) const MAX_MANIFEST: u64 = 4 << 20;
 /// Largest image configuration read, in bytes.
 pub(super) const MAX_CONFIG: u64 = 8 << 20;
+/// Most bytes of an image, compressed and uncompressed.
+pub(super) const MAX_SIZE: u64 = 256 << 30;
 /// Most layers of an image: overlayfs takes 500 lower directories.
 pub(super) const MAX_LAYERS: usize = 500;
 
@@ -161,6 +163,10 @@ impl Manifest {
                 self.config.size
             ));
         }
+        let size = self.layers.iter().fold(0u64, |sum, layer| sum.saturating_add(layer.size));
+        if size > MAX_SIZE {
+            return Err(format!("its layers have {size} bytes, {MAX_SIZE} are allowed"));
+        }
         for layer in &self.layers {
             if layer.media_type.contains("encrypted") {
                 return Err(format!("layer {} is encrypted, which is not supported", layer.digest));
@@ -288,7 +294,12 @@ mod tests {
     }
 
     #[test]
-    fn what_is_both_or_neither_is_refused() {
+    fn what_is_both_or_neither_or_too_large_is_refused() {
+        let descriptor =
+            |size: u64| format!("{{\"digest\":\"{}\",\"size\":{size}}}", Digest::of(b""));
+        let (small, large) = (descriptor(1), descriptor(MAX_SIZE));
+        let too_large =
+            format!("{{\"schemaVersion\":2,\"config\":{small},\"layers\":[{large},{small}]}}");
         for bad in [
             "{}",
             "[]",
@@ -296,6 +307,7 @@ mod tests {
             "{\"schemaVersion\":1,\"fsLayers\":[]}",
             "{\"schemaVersion\":2,\"config\":{},\"manifests\":[]}",
             "{\"schemaVersion\":2}",
+            &too_large,
         ] {
             assert!(Document::parse(bad.as_bytes()).is_err(), "{bad}");
         }

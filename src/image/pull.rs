@@ -12,7 +12,9 @@ use super::catalog::{ImageRecord, Lease, Thing};
 use super::challenge::Credentials;
 use super::content::Ingest;
 use super::digest::{Digest, chain_ids};
-use super::manifest::{self, Choice, Config, Descriptor, Document, MAX_CONFIG, Manifest, Platform};
+use super::manifest::{
+    self, Choice, Config, Descriptor, Document, MAX_CONFIG, MAX_SIZE, Manifest, Platform,
+};
 use super::reference::{Reference, Version};
 use super::registry::Remote;
 use super::server::{self, Fault, Patience, Server};
@@ -295,7 +297,7 @@ impl Pull {
             let (pull, places) = (Arc::clone(self), Arc::clone(&places));
             tasks.spawn(self.work.track_future(async move {
                 let _place = places.acquire_owned().await;
-                (place, pull.fetch(&layer, u64::MAX).await)
+                (place, pull.fetch(&layer, MAX_SIZE).await)
             }));
         }
         Fetching { tasks, done: BTreeSet::new() }
@@ -346,6 +348,7 @@ pub(super) async fn assemble(
     }
     let chain = chain_ids(&diff_ids);
     let _lease: Lease = inner.catalog.lease(chain.iter().cloned().map(Thing::Layer).collect());
+    let mut budget = inner.layers.bounds.budget(image.size_bytes);
     for (place, blob) in image.layers.iter().enumerate() {
         if let Some(fetching) = &mut fetching {
             fetching.done(place).await?;
@@ -354,9 +357,9 @@ pub(super) async fn assemble(
         let (inner, name, blob) = (Arc::clone(inner), image.name.clone(), blob.clone());
         let (below, chain_id, diff_id) =
             (chain[..place].to_vec(), chain[place].clone(), diff_ids[place].clone());
-        blocking("unpacking a layer", move || {
+        budget = blocking("unpacking a layer", move || {
             if inner.layers.has(&chain_id) {
-                return Ok(());
+                return Ok(budget);
             }
             let fault = |cause: String| Error::Layer {
                 image: name.clone(),
@@ -369,8 +372,10 @@ pub(super) async fn assemble(
                 &below,
                 &diff_id,
                 &chain_id,
+                &mut budget,
                 fault,
-            )
+            )?;
+            Ok(budget)
         })
         .await?;
     }

@@ -151,6 +151,16 @@ async fn a_sparse_file_larger_than_any_disk() {
     refused(&[Layer::new().raw("sparse", header, b"").tar()], "sparse", "too large in all").await;
 }
 
+/// The overlay copies a lower layer's file up when it is linked to, once a layer.
+#[tokio::test]
+async fn links_to_a_large_file_of_a_lower_layer() {
+    let mut header = Layer::header(EntryType::GNUSparse, 0o644, 0);
+    header.as_gnu_mut().unwrap().set_real_size(200 << 30);
+    let large = Layer::new().raw("large", header, b"").tar();
+    let link = Layer::new().hardlink("link", "large").tar();
+    refused(&[large, link], "link", "too large in all").await;
+}
+
 #[tokio::test]
 async fn a_cut_or_damaged_archive() {
     let mut tar = Layer::new().file("whole", "x").program("cut", &vec![1; 5000]).tar();

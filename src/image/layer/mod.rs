@@ -23,13 +23,14 @@ pub(super) use tape::{Kind, Tape};
 use super::Error;
 use super::content::{Content, Scratch, sync_dir};
 use super::digest::Digest;
+use super::manifest::MAX_SIZE;
 use crate::sys::overlay::Overlay;
 use crate::sys::tree::Space;
 
-/// What one layer may be at most.
+/// What one image may be at most, all its layers together.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Bounds {
-    /// Members of the archive.
+    /// Files and directories.
     pub(super) entries: u64,
     /// Uncompressed bytes, sparse files at their full length.
     pub(super) bytes: u64,
@@ -41,7 +42,7 @@ pub(super) struct Bounds {
 
 impl Default for Bounds {
     fn default() -> Self {
-        Self { entries: 2_000_000, bytes: 256 << 30, ratio: 200, slack: 1 << 30 }
+        Self { entries: 2_000_000, bytes: MAX_SIZE, ratio: 200, slack: 1 << 30 }
     }
 }
 
@@ -49,6 +50,35 @@ impl Bounds {
     /// Uncompressed bytes allowed for an archive of this size.
     pub(super) fn for_size(&self, compressed: u64) -> u64 {
         compressed.saturating_mul(self.ratio).max(self.slack).min(self.bytes)
+    }
+
+    /// For an image whose layers have so many compressed bytes.
+    pub(super) fn budget(&self, compressed: u64) -> Budget {
+        Budget { expanded: self.for_size(compressed), bytes: self.bytes, entries: self.entries }
+    }
+}
+
+/// What an image may still take.
+#[derive(Debug)]
+pub(super) struct Budget {
+    /// Bytes of uncompressed archives.
+    expanded: u64,
+    /// Bytes of files, holes included.
+    bytes: u64,
+    entries: u64,
+}
+
+impl Budget {
+    fn spend_bytes(&mut self, bytes: u64) -> Result<(), String> {
+        let left = self.bytes.checked_sub(bytes);
+        self.bytes = left.ok_or("the files of the image are too large in all")?;
+        Ok(())
+    }
+
+    fn spend_entries(&mut self, entries: u64) -> Result<(), String> {
+        let left = self.entries.checked_sub(entries);
+        self.entries = left.ok_or("the image has too many files and directories")?;
+        Ok(())
     }
 }
 
@@ -109,6 +139,7 @@ impl Layers {
 
     /// Unpacks a blob as the layer on top of `below` (lowest first), verifying `diff_id`.
     /// `fault` makes the error of a bad archive. Blocks for as long as that takes.
+    #[allow(clippy::too_many_arguments)]
     pub(super) fn unpack(
         &self,
         content: &Content,
@@ -116,6 +147,7 @@ impl Layers {
         below: &[Digest],
         diff_id: &Digest,
         chain_id: &Digest,
+        budget: &mut Budget,
         fault: impl Fn(String) -> Error,
     ) -> Result<(), Error> {
         let scratch = Scratch(content.scratch());
@@ -128,16 +160,18 @@ impl Layers {
             .map_err(Error::disk("mount an overlay for", &tree))?;
 
         let file = File::open(blob).map_err(Error::disk("open", blob))?;
-        let size = file.metadata().map_err(Error::disk("read", blob))?.len();
         let stream = decoded(file).map_err(|error| fault(error.to_string()))?;
-        let found = unpack::unpack(stream, target, &self.bounds, self.bounds.for_size(size))
-            .map_err(&fault)?;
+        let entries = budget.entries;
+        let found = unpack::unpack(stream, target, budget).map_err(&fault)?;
         if found != *diff_id {
             return Err(fault(format!(
                 "its content is {found}, but the image's configuration says {diff_id}"
             )));
         }
         let space = crate::sys::tree::measure(&tree).map_err(Error::disk("measure", &tree))?;
+        // Directories of lower layers that the overlay copied up.
+        let copied = space.inodes.saturating_sub(entries - budget.entries);
+        budget.spend_entries(copied).map_err(&fault)?;
         let complete = Complete { diff_id: found, bytes: space.bytes, inodes: space.inodes };
         self.finish(&scratch.0.join("layer"), chain_id, &complete)
     }

@@ -43,10 +43,10 @@ impl<R: Read> Measured<R> {
         Self { inner, hasher: Hasher::default(), left: limit, limit }
     }
 
-    /// Reads the rest, and gives the digest of the whole.
-    pub(super) fn finish(mut self) -> io::Result<Digest> {
+    /// Reads the rest, and gives the digest of the whole and what is left of the limit.
+    pub(super) fn finish(mut self) -> io::Result<(Digest, u64)> {
         io::copy(&mut self, &mut io::sink())?;
-        Ok(self.hasher.finish())
+        Ok((self.hasher.finish(), self.left))
     }
 }
 

@@ -39,6 +39,8 @@ pub(super) struct Target {
 pub(super) struct Place {
     pub(super) dir: OwnedFd,
     pub(super) path: Vec<Vec<u8>>,
+    /// Directories that were made on the way.
+    pub(super) made: u64,
 }
 
 impl Target {
@@ -95,7 +97,10 @@ impl Target {
         // With each component: whether it comes from a symlink's text.
         let mut todo: VecDeque<(Vec<u8>, bool)> =
             components.iter().map(|c| (c.to_vec(), false)).collect();
-        let mut place = Place { dir: self.view.try_clone().map_err(text)?, path: Vec::new() };
+        let root = |made| -> Result<Place, String> {
+            Ok(Place { dir: self.view.try_clone().map_err(text)?, path: Vec::new(), made })
+        };
+        let mut place = root(0)?;
         let mut links = 0;
         while let Some((part, of_link)) = todo.pop_front() {
             match &*part {
@@ -120,8 +125,7 @@ impl Target {
                         return Err("too many symlinks on the way".to_owned());
                     }
                     if target.starts_with(b"/") {
-                        place =
-                            Place { dir: self.view.try_clone().map_err(text)?, path: Vec::new() };
+                        place = root(place.made)?;
                     }
                     for part in target.split(|&b| b == b'/').rev() {
                         todo.push_front((part.to_vec(), true));
@@ -152,6 +156,7 @@ fn step(place: &mut Place, part: &[u8], create: bool) -> Result<Option<Vec<u8>>,
     let fd = match open(&place.dir) {
         Err(Errno::NOENT) if create => {
             make_dir(place.dir.as_fd(), part, Mode::from_raw_mode(0o755))?;
+            place.made += 1;
             open(&place.dir)?
         }
         other => other?,

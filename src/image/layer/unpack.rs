@@ -11,7 +11,7 @@ use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags};
 use rustix::io::Errno;
 
-use super::Bounds;
+use super::Budget;
 use super::stream::Measured;
 use super::tape::{Kind, Member, Tape, shown};
 use super::tree::{Place, Target, entry, make_dir, make_opaque, open_exactly, remove};
@@ -32,39 +32,30 @@ struct Later {
     times: Vec<(Path, (i64, u32))>,
 }
 
-struct Unpacking {
+struct Unpacking<'a> {
     target: Target,
     later: Later,
-    /// Bytes of files may be so many, holes included.
-    bytes_left: u64,
+    budget: &'a mut Budget,
     buffer: Vec<u8>,
 }
 
-/// Unpacks a whole uncompressed stream, of at most `limit` bytes, and gives its digest. An
-/// error has the path in it; what was written by then is the caller's to remove.
+/// Unpacks a whole uncompressed stream, and gives its digest. An error has the path in it;
+/// what was written by then is the caller's to remove.
 pub(super) fn unpack(
     stream: impl Read,
     target: Target,
-    bounds: &Bounds,
-    limit: u64,
+    budget: &mut Budget,
 ) -> Result<Digest, String> {
-    let mut tape = Tape::new(Measured::new(stream, limit));
-    let mut work = Unpacking {
-        target,
-        later: Later::default(),
-        bytes_left: bounds.bytes,
-        buffer: vec![0; COPY_BUFFER],
-    };
-    let mut entries = 0;
+    let mut tape = Tape::new(Measured::new(stream, budget.expanded));
+    let buffer = vec![0; COPY_BUFFER];
+    let mut work = Unpacking { target, later: Later::default(), budget, buffer };
     while let Some(member) = tape.next()? {
         let at = |why: String| format!("\"{}\": {why}", shown(&member.path));
-        entries += 1;
-        if entries > bounds.entries {
-            return Err(at(format!("more than {} files and directories", bounds.entries)));
-        }
+        work.budget.spend_entries(1).map_err(at)?;
         work.apply(&member, &mut tape).map_err(at)?;
     }
-    let digest = tape.into_inner().finish().map_err(|error| error.to_string())?;
+    let (digest, left) = tape.into_inner().finish().map_err(|error| error.to_string())?;
+    work.budget.expanded = left;
     work.finish()?;
     Ok(digest)
 }
@@ -86,7 +77,7 @@ fn text(error: impl Into<std::io::Error>) -> String {
     error.into().to_string()
 }
 
-impl Unpacking {
+impl Unpacking<'_> {
     fn apply(&mut self, member: &Member, tape: &mut impl Read) -> Result<(), String> {
         let path = components(&member.path)?;
         let Some((&name, parents)) = path.split_last() else {
@@ -96,6 +87,7 @@ impl Unpacking {
             return self.whiteout(name, hidden, parents);
         }
         let place = self.target.walk(parents, true)?;
+        self.budget.spend_entries(place.made)?;
         let dir = place.dir.as_fd();
         let existing = entry(dir, name).map_err(text)?;
         let both_dirs = member.kind == Kind::Directory
@@ -156,6 +148,7 @@ impl Unpacking {
         }
         // In a directory that is nowhere nothing can be hidden.
         let Ok(place) = self.target.walk(parents, opaque) else { return Ok(()) };
+        self.budget.spend_entries(place.made)?;
         if !opaque && entry(place.dir.as_fd(), hidden).map_err(text)?.is_none() {
             return Ok(());
         }
@@ -190,13 +183,18 @@ impl Unpacking {
             Some(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Directory => {
                 return Err(to("it is a directory".to_owned()));
             }
-            Some(_) => {}
+            Some(stat) => {
+                // A file of a lower layer is copied up by the overlay.
+                if self.target.own_entry(&source.path, last).map_err(text)?.is_none() {
+                    self.budget.spend_bytes(u64::try_from(stat.st_size).unwrap_or(0))?;
+                }
+            }
         }
         if source.path == place.path && last == name {
             return Ok(());
         }
         remove(place.dir.as_fd(), name).map_err(text)?;
-        // A file of a lower layer is copied up by the overlay and then has both names here.
+        // One of a lower layer has both names here then.
         rustix::fs::linkat(dir, last, &place.dir, name, AtFlags::empty())
             .map_err(|error| to(text(error)))
     }
@@ -208,10 +206,7 @@ impl Unpacking {
         member: &Member,
         tape: &mut impl Read,
     ) -> Result<(), String> {
-        self.bytes_left = self
-            .bytes_left
-            .checked_sub(member.size)
-            .ok_or("the files of this layer are too large in all")?;
+        self.budget.spend_bytes(member.size)?;
         let flags =
             OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = rustix::fs::openat(dir, name, flags, Mode::RUSR | Mode::WUSR).map_err(text)?;
@@ -379,5 +374,41 @@ fn attribute(dir: BorrowedFd<'_>, name: &[u8], key: &[u8], value: &[u8]) -> Resu
         // program may do, so only that is an error (as in other runtimes).
         Err(Errno::OPNOTSUPP) if key != b"security.capability" => Ok(()),
         Err(error) => Err(format!("cannot set its attribute {shown_key}: {}", text(error))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The archive of some members, each with the modification time given.
+    fn tar(members: &[(&str, tar::EntryType, u64)]) -> Vec<u8> {
+        let mut builder = tar::Builder::new(Vec::new());
+        for &(path, kind, mtime) in members {
+            let mut header = tar::Header::new_gnu();
+            header.set_entry_type(kind);
+            header.set_mode(0o755);
+            header.set_uid(rustix::process::getuid().as_raw().into());
+            header.set_gid(rustix::process::getgid().as_raw().into());
+            header.set_mtime(mtime);
+            header.set_size(0);
+            builder.append_data(&mut header, path, std::io::empty()).unwrap();
+        }
+        builder.into_inner().unwrap()
+    }
+
+    fn unpacked(dir: &std::path::Path, archive: &[u8], entries: u64) -> Result<u64, String> {
+        let mut budget = Budget { expanded: 1 << 20, bytes: 0, entries };
+        unpack(archive, Target::plain(dir).unwrap(), &mut budget).map(|_| budget.entries)
+    }
+
+    #[test]
+    fn directories_that_are_only_implied_count() {
+        let dir = tempfile::tempdir().unwrap();
+        let archive = tar(&[("a/b/c/file", tar::EntryType::Regular, 0)]);
+        let error = unpacked(dir.path(), &archive, 3).unwrap_err();
+        assert!(error.contains("too many files and directories"), "{error}");
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(unpacked(dir.path(), &archive, 4), Ok(0));
     }
 }
