@@ -264,7 +264,7 @@ impl Unpacking<'_> {
                 }
             }
         }
-        for (path, mtime) in later.times.iter().rev() {
+        for (path, mtime) in &later.times {
             match open_exactly(
                 own.as_fd(),
                 path,
@@ -379,6 +379,8 @@ fn attribute(dir: BorrowedFd<'_>, name: &[u8], key: &[u8], value: &[u8]) -> Resu
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::MetadataExt as _;
+
     use super::*;
 
     /// The archive of some members, each with the modification time given.
@@ -410,5 +412,19 @@ mod tests {
         assert!(error.contains("too many files and directories"), "{error}");
         let dir = tempfile::tempdir().unwrap();
         assert_eq!(unpacked(dir.path(), &archive, 4), Ok(0));
+    }
+
+    #[test]
+    fn directories_get_the_last_time_told_after_what_is_in_them() {
+        use tar::EntryType::{Directory, Regular};
+        let dir = tempfile::tempdir().unwrap();
+        let archive = tar(&[
+            ("d/", Directory, 1),
+            ("d/file", Regular, 2),
+            ("d/", Directory, 3),
+            ("d/e", Regular, 4),
+        ]);
+        unpacked(dir.path(), &archive, 10).unwrap();
+        assert_eq!(std::fs::metadata(dir.path().join("d")).unwrap().mtime(), 3);
     }
 }
