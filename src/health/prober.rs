@@ -15,8 +15,8 @@ use super::{Health, Kind, Outcome, Probe, Probes, Report, Verdict};
 #[derive(Debug, Clone)]
 pub struct Prober {
     workers: Vec<Worker>,
-    /// After a failing liveness or startup verdict nothing is probed: a new container comes.
-    condemned: bool,
+    /// Nothing is stopped by its verdicts, so probing goes on after a failing one.
+    only_observed: bool,
     stopping: bool,
 }
 
@@ -75,7 +75,12 @@ impl Prober {
                 next,
             })
         });
-        Self { workers: workers.collect(), condemned: false, stopping: false }
+        Self { workers: workers.collect(), only_observed: false, stopping: false }
+    }
+
+    /// The same where nobody acts on the verdicts: a container that failed can be healthy again.
+    pub fn only_observed(self, only_observed: bool) -> Self {
+        Self { only_observed, ..self }
     }
 
     /// When `due` next has something, if ever.
@@ -112,12 +117,9 @@ impl Prober {
         now: Instant,
         wall: SystemTime,
     ) -> Option<Verdict> {
-        let ignored = self.condemned || self.stopping && kind != Kind::Readiness;
+        let ignored = self.condemned() || self.stopping && kind != Kind::Readiness;
         let worker = self.workers.iter_mut().find(|worker| worker.kind == kind)?;
         let verdict = worker.take(outcome, now, wall, ignored)?;
-        if !verdict.success && kind != Kind::Readiness {
-            self.condemned = true;
-        }
         if verdict.success && kind == Kind::Startup {
             // What it held back begins now, and not when it would have been due long ago.
             for held in self.workers.iter_mut().filter(|worker| worker.kind != Kind::Startup) {
@@ -148,7 +150,7 @@ impl Prober {
         }
         let standing = |kind| self.worker(kind).map(|worker| worker.standing);
         let judged = |kind| self.worker(kind).is_none_or(|worker| worker.judged);
-        Some(if self.condemned {
+        Some(if self.failed() {
             Health::Unhealthy
         } else if !self.has_started() || !judged(Kind::Liveness) {
             Health::Starting
@@ -207,14 +209,27 @@ impl Prober {
 
     /// Whether a probe is to be run at its time.
     fn runs(&self, worker: &Worker) -> bool {
-        if worker.in_flight || self.condemned {
+        if worker.in_flight || self.condemned() {
             return false;
         }
         match worker.kind {
-            Kind::Startup => worker.standing == Standing::Unknown && !self.stopping,
+            Kind::Startup => worker.standing != Standing::Success && !self.stopping,
             Kind::Liveness => self.has_started() && !self.stopping,
             Kind::Readiness => self.has_started(),
         }
+    }
+
+    /// The verdict on liveness or startup is failure.
+    fn failed(&self) -> bool {
+        let failed = |worker: &Worker| {
+            worker.kind != Kind::Readiness && worker.standing == Standing::Failure
+        };
+        self.workers.iter().any(failed)
+    }
+
+    /// After such a verdict nothing is probed, nor counts: a new container comes.
+    fn condemned(&self) -> bool {
+        self.failed() && !self.only_observed
     }
 
     /// There is no startup probe, or it has passed.
@@ -337,6 +352,33 @@ mod tests {
         assert!(step(&mut prober, now, true)[0].success);
         let kinds: Vec<Kind> = prober.due(now).into_iter().map(|(kind, _)| kind).collect();
         assert_eq!(kinds, [Kind::Liveness, Kind::Readiness]);
+    }
+
+    #[test]
+    fn what_is_only_observed_can_be_healthy_again() {
+        let probes =
+            Probes { startup: Some(probe(1, 2)), liveness: Some(probe(1, 2)), ..Probes::default() };
+        let start = Instant::now();
+        let mut prober = Prober::new(&probes, start, start, None).only_observed(true);
+        let mut verdicts = Vec::new();
+        let mut healths = Vec::new();
+        let results = [false, false, false, true, false, false, false, true];
+        for (at, success) in results.into_iter().enumerate() {
+            let now = start + at as u32 * 10 * SECOND;
+            let step = step(&mut prober, now, success);
+            verdicts.extend(step.into_iter().map(|verdict| (verdict.kind, verdict.success)));
+            healths.push(prober.health().unwrap());
+        }
+        let (startup, liveness) = (Kind::Startup, Kind::Liveness);
+        assert_eq!(
+            verdicts,
+            [(startup, false), (startup, true), (liveness, false), (liveness, true)]
+        );
+        use Health::{Healthy, Starting, Unhealthy};
+        assert_eq!(
+            healths,
+            [Starting, Unhealthy, Unhealthy, Starting, Starting, Unhealthy, Unhealthy, Healthy]
+        );
     }
 
     #[test]

@@ -16,7 +16,7 @@ use crate::container::record::{ContainerRecord, RunsAs};
 use crate::container::start::start;
 use crate::container::state::{Ended, Init, State, nanos};
 use crate::container::{Place, remove, stop};
-use crate::health::Prober;
+use crate::health::{Heal, Prober};
 use crate::id::ContainerId;
 use crate::monitor::client::Error as MonitorError;
 use crate::monitor::wire::Exit;
@@ -289,7 +289,8 @@ impl Driver {
             let (now, wall) = (Instant::now().into_std(), nanos(SystemTime::now()));
             let ago = u64::try_from(wall - init.started_at).unwrap_or(0);
             let started = now.checked_sub(Duration::from_nanos(ago)).unwrap_or(now);
-            Some(Prober::new(probes, started, now, spread))
+            let prober = Prober::new(probes, started, now, spread);
+            Some(prober.only_observed(policy.heal == Heal::Observe))
         });
         self.containers[at].prober = probes;
         self.containers[at].record.state = State::Running(init);
