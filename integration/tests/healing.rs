@@ -2,6 +2,7 @@
 
 mod hooks;
 mod house;
+mod probes;
 mod rules;
 
 use std::collections::HashMap;
