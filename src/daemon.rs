@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -26,10 +26,6 @@ use crate::{image, network, oci};
 const WORKERS: usize = 2;
 /// How long running calls may take to end after a signal to stop.
 const DRAIN: Duration = Duration::from_secs(5);
-/// How long a CRI connection must be open to count as an orchestrator's.
-const ORCHESTRATOR_OPEN: Duration = Duration::from_secs(10);
-/// Within which time it must have been used.
-const ORCHESTRATOR_USED: Duration = Duration::from_secs(20);
 
 /// Runs the daemon until SIGTERM or SIGINT.
 pub fn run(config: Config) -> Result<(), String> {
@@ -183,10 +179,13 @@ fn services(config: &Config, store: &Store, images: &Images) -> Result<Services,
             reset: config.healing.backoff_reset,
         },
         events: events::Events::default(),
-        presence: orchestrator::Presence::new(orchestrator::Settings {
-            open_for: ORCHESTRATOR_OPEN,
-            used_within: ORCHESTRATOR_USED,
-        }),
+        presence: orchestrator::Presence::new(
+            orchestrator::Settings {
+                open_for: config.healing.orchestrator_open,
+                used_within: config.healing.orchestrator_used,
+            },
+            Instant::now(),
+        ),
     })
 }
 

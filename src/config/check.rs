@@ -19,10 +19,10 @@ const NAME_LIMIT: usize = 255;
 const HANDLER_LIMIT: usize = 63;
 /// Layers fetched at once: more only hits the registry's rate limit.
 const PARALLEL_LIMIT: usize = 16;
-/// A shorter back-off would be a hot loop.
-const SHORTEST_BACKOFF: Duration = Duration::from_millis(100);
+/// A shorter time of healing would be a hot loop.
+const SHORTEST_TIME: Duration = Duration::from_millis(100);
 /// A longer one is a slip.
-const LONGEST_BACKOFF: Duration = Duration::from_hours(24);
+const LONGEST_TIME: Duration = Duration::from_hours(24);
 
 /// Every value that may not be: its key, and what is allowed.
 pub(super) fn mistakes(config: &Config) -> Vec<(String, String)> {
@@ -56,10 +56,12 @@ pub(super) fn mistakes(config: &Config) -> Vec<(String, String)> {
     check("image.parallel_layers", parallel(config.image.parallel_layers));
 
     let healing = &config.healing;
-    check("healing.backoff_initial", backoff(healing.backoff_initial));
-    check("healing.backoff_max", backoff(healing.backoff_max));
+    check("healing.backoff_initial", time(healing.backoff_initial));
+    check("healing.backoff_max", time(healing.backoff_max));
     check("healing.backoff_max", ordered(healing.backoff_initial, healing.backoff_max));
-    check("healing.backoff_reset", backoff(healing.backoff_reset));
+    check("healing.backoff_reset", time(healing.backoff_reset));
+    check("healing.orchestrator_open", time(healing.orchestrator_open));
+    check("healing.orchestrator_used", time(healing.orchestrator_used));
 
     check("manifest.dir", directory(&config.manifest.dir));
 
@@ -214,8 +216,8 @@ fn parallel(layers: usize) -> Result<(), String> {
     Err(format!("found {layers}, 1 to {PARALLEL_LIMIT} is allowed"))
 }
 
-fn backoff(time: Duration) -> Result<(), String> {
-    if (SHORTEST_BACKOFF..=LONGEST_BACKOFF).contains(&time) {
+fn time(time: Duration) -> Result<(), String> {
+    if (SHORTEST_TIME..=LONGEST_TIME).contains(&time) {
         return Ok(());
     }
     Err(format!("found {time:?}, \"100ms\" to \"24h\" is allowed"))

@@ -85,6 +85,10 @@ pub struct HealingConfig {
     pub backoff_max: Duration,
     /// 10 min.
     pub backoff_reset: Duration,
+    /// A CRI connection open for this long is an orchestrator's. 10 s.
+    pub orchestrator_open: Duration,
+    /// While it is used within this time. 20 s.
+    pub orchestrator_used: Duration,
 }
 
 /// `[manifest]`: pods without a kubelet.

@@ -78,6 +78,8 @@ fn healing(mut section: Section<'_, '_>, config: &mut HealingConfig) {
     section.set("backoff_initial", &mut config.backoff_initial);
     section.set("backoff_max", &mut config.backoff_max);
     section.set("backoff_reset", &mut config.backoff_reset);
+    section.set("orchestrator_open", &mut config.orchestrator_open);
+    section.set("orchestrator_used", &mut config.orchestrator_used);
     section.finish();
 }
 
@@ -150,6 +152,8 @@ impl Default for HealingConfig {
             backoff_initial: Duration::from_secs(10),
             backoff_max: Duration::from_mins(5),
             backoff_reset: Duration::from_mins(10),
+            orchestrator_open: Duration::from_secs(10),
+            orchestrator_used: Duration::from_secs(20),
         }
     }
 }

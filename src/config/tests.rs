@@ -72,6 +72,8 @@ fn every_value_can_be_set() {
         backoff_initial = "500ms"
         backoff_max = "1m30s"
         backoff_reset = "1h"
+        orchestrator_open = "5s"
+        orchestrator_used = "7s"
         [log]
         level = "info,haled::image=debug"
         json = true
@@ -99,6 +101,8 @@ fn every_value_can_be_set() {
     assert_ne!(config.image.certs_dirs, default.image.certs_dirs);
     assert_ne!(config.healing.backoff_initial, default.healing.backoff_initial);
     assert_ne!(config.healing.backoff_reset, default.healing.backoff_reset);
+    assert_ne!(config.healing.orchestrator_open, default.healing.orchestrator_open);
+    assert_ne!(config.healing.orchestrator_used, default.healing.orchestrator_used);
     assert_ne!(config.log.level, default.log.level);
     assert_ne!(config.log.json, default.log.json);
 }
@@ -178,6 +182,8 @@ fn bad_values_are_refused_by_name() {
         ("[healing]\nbackoff_initial = 10", "found 10, a time with its unit"),
         ("[healing]\nbackoff_initial = \"10\"", "found \"10\", a time with its unit"),
         ("[healing]\nbackoff_initial = \"0s\"", "found 0ns, \"100ms\" to \"24h\""),
+        ("[healing]\norchestrator_open = \"25h\"", "healing.orchestrator_open: found 90000s"),
+        ("[healing]\norchestrator_used = \"9ms\"", "healing.orchestrator_used: found 9ms"),
         ("[healing]\nbackoff_max = \"1s\"", "at least backoff_initial (10s) is needed"),
         ("[healing]\nbackoff_max = \"99999999999999999999h\"", "a time with its unit"),
     ];

@@ -16,8 +16,6 @@ use crate::id::ContainerId;
 use crate::oci::Runtime;
 use crate::oci::model::Sharing;
 
-/// How often `heal: auto` looks whether its orchestrator is still there.
-const PRESENCE_CHECK: Duration = Duration::from_secs(2);
 /// A pod that says nothing else has this much time to stop, in Kubernetes.
 const DEFAULT_GRACE: Duration = Duration::from_secs(30);
 /// The least grace of haled's own stops, also after a preStop hook: the kubelet's.
@@ -73,7 +71,9 @@ impl Driver {
             return None;
         }
         let probes = self.containers.iter().filter_map(|c| c.prober.as_ref()?.next_wake());
-        let presence = (policy.heal == Heal::Auto).then(|| Instant::now() + PRESENCE_CHECK);
+        // `auto` looks whether its orchestrator is still there.
+        let presence = (policy.heal == Heal::Auto)
+            .then(|| Instant::now() + self.services.presence.look_every());
         probes.map(Instant::from_std).chain(self.waiting.values().copied()).chain(presence).min()
     }
 

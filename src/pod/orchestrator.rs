@@ -1,6 +1,8 @@
 //! Whether an orchestrator is there: judged by the CRI connections that stay and are used.
 //!
 //! A kubelet keeps its connection and calls every second; crictl connects, asks and leaves.
+//! A kubelet that restarts loses its connection, and so does one whose haled restarts: neither
+//! is gone at once (docs/decisions/0006).
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,6 +21,7 @@ pub struct Settings {
 #[derive(Debug, Clone)]
 pub struct Presence {
     settings: Settings,
+    started: Instant,
     connections: Arc<Mutex<Connections>>,
 }
 
@@ -26,6 +29,8 @@ pub struct Presence {
 struct Connections {
     next: u64,
     open: HashMap<u64, Connection>,
+    /// When an orchestrator's connection that is closed by now was used last.
+    left: Option<Instant>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -42,9 +47,10 @@ pub struct Open {
 }
 
 impl Presence {
-    /// Nobody is there yet.
-    pub fn new(settings: Settings) -> Self {
-        Self { settings, connections: Arc::default() }
+    /// `started`: the daemon's own start. An orchestrator is taken to be there until it has had
+    /// the time to connect again and be known.
+    pub fn new(settings: Settings, started: Instant) -> Self {
+        Self { settings, started, connections: Arc::default() }
     }
 
     /// A connection was opened.
@@ -58,10 +64,19 @@ impl Presence {
 
     /// Whether an orchestrator is there.
     pub fn there(&self, now: Instant) -> bool {
-        self.lock().open.values().any(|connection| {
-            now.saturating_duration_since(connection.opened) >= self.settings.open_for
-                && now.saturating_duration_since(connection.used) <= self.settings.used_within
-        })
+        let Settings { open_for, used_within } = self.settings;
+        let since = |then| now.saturating_duration_since(then);
+        let connections = self.lock();
+        since(self.started) < open_for + used_within
+            || connections.left.is_some_and(|used| since(used) <= used_within)
+            || connections.open.values().any(|connection| {
+                since(connection.opened) >= open_for && since(connection.used) <= used_within
+            })
+    }
+
+    /// How often it is worth looking: often against the time that a silence lasts.
+    pub fn look_every(&self) -> Duration {
+        self.settings.used_within / 10
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Connections> {
@@ -80,7 +95,12 @@ impl Open {
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.presence.lock().open.remove(&self.number);
+        let mut connections = self.presence.lock();
+        let Some(closed) = connections.open.remove(&self.number) else { return };
+        // What counts is from its opening to its last use, which needs no clock here.
+        if closed.used.duration_since(closed.opened) >= self.presence.settings.open_for {
+            connections.left = connections.left.max(Some(closed.used));
+        }
     }
 }
 
@@ -88,18 +108,68 @@ impl Drop for Open {
 mod tests {
     use super::*;
 
+    const SECOND: Duration = Duration::from_secs(1);
+    const SETTINGS: Settings =
+        Settings { open_for: Duration::from_secs(10), used_within: Duration::from_secs(20) };
+
+    /// Of a daemon that has run for so long that its start says nothing, and the moment.
+    fn long_running() -> (Presence, Instant) {
+        let started = Instant::now();
+        (Presence::new(SETTINGS, started), started + 1000 * SECOND)
+    }
+
     #[test]
     fn a_connection_that_stays_and_is_used_is_an_orchestrator() {
-        let second = Duration::from_secs(1);
-        let presence = Presence::new(Settings { open_for: 10 * second, used_within: 20 * second });
-        let start = Instant::now();
+        let (presence, start) = long_running();
         let kubelet = presence.open(start);
-        assert!(!presence.there(start + 9 * second), "too young");
-        assert!(presence.there(start + 10 * second));
-        assert!(!presence.there(start + 21 * second), "silent for too long");
-        kubelet.used(start + 30 * second);
-        assert!(presence.there(start + 50 * second));
+        assert!(!presence.there(start + 9 * SECOND), "too young");
+        assert!(presence.there(start + 10 * SECOND));
+        assert!(!presence.there(start + 21 * SECOND), "silent for too long");
+        kubelet.used(start + 30 * SECOND);
+        assert!(presence.there(start + 50 * SECOND));
+        assert!(!presence.there(start + 51 * SECOND));
+    }
+
+    #[test]
+    fn a_daemon_that_has_just_started_takes_one_to_be_there() {
+        let started = Instant::now();
+        let presence = Presence::new(SETTINGS, started);
+        assert!(presence.there(started));
+        assert!(presence.there(started + 29 * SECOND));
+        assert!(!presence.there(started + 30 * SECOND));
+        // One that connects only when used_within is over is known in time.
+        let kubelet = presence.open(started + 20 * SECOND);
+        assert!(presence.there(started + 30 * SECOND));
         drop(kubelet);
-        assert!(!presence.there(start + 50 * second));
+        assert!(!presence.there(started + 30 * SECOND), "it was never used for long");
+    }
+
+    #[test]
+    fn one_that_closes_its_connection_is_there_for_a_while() {
+        let (presence, start) = long_running();
+        let kubelet = presence.open(start);
+        let crictl = presence.open(start + 39 * SECOND);
+        kubelet.used(start + 40 * SECOND);
+        drop(kubelet);
+        assert!(presence.there(start + 60 * SECOND));
+        crictl.used(start + 41 * SECOND);
+        drop(crictl);
+        assert!(!presence.there(start + 61 * SECOND), "crictl's use counts for nothing");
+        // Who comes back in time is there without a gap.
+        let again = presence.open(start + 50 * SECOND);
+        assert!((50..70).all(|second| presence.there(start + second * SECOND)));
+        again.used(start + 70 * SECOND);
+        assert!(presence.there(start + 90 * SECOND));
+    }
+
+    #[test]
+    fn who_only_asks_is_no_orchestrator_afterwards() {
+        let (presence, start) = long_running();
+        for second in 0..60 {
+            let crictl = presence.open(start + second * SECOND);
+            crictl.used(start + (second + 1) * SECOND);
+            drop(crictl);
+            assert!(!presence.there(start + (second + 1) * SECOND));
+        }
     }
 }

@@ -70,10 +70,13 @@ impl House {
                 reset: Duration::from_mins(10),
             },
             events: events::Events::default(),
-            presence: orchestrator::Presence::new(orchestrator::Settings {
-                open_for: Duration::from_secs(10),
-                used_within: Duration::from_secs(20),
-            }),
+            presence: orchestrator::Presence::new(
+                orchestrator::Settings {
+                    open_for: Duration::from_secs(10),
+                    used_within: Duration::from_secs(20),
+                },
+                Instant::now(),
+            ),
         };
         let pods = recovery::recover(Arc::new(services)).await.unwrap();
         std::fs::create_dir(dir.path().join("out")).unwrap();
