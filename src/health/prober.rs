@@ -356,6 +356,8 @@ mod tests {
 
     #[test]
     fn what_is_only_observed_can_be_healthy_again() {
+        use Health::{Healthy, Starting, Unhealthy};
+
         let probes =
             Probes { startup: Some(probe(1, 2)), liveness: Some(probe(1, 2)), ..Probes::default() };
         let start = Instant::now();
@@ -374,7 +376,6 @@ mod tests {
             verdicts,
             [(startup, false), (startup, true), (liveness, false), (liveness, true)]
         );
-        use Health::{Healthy, Starting, Unhealthy};
         assert_eq!(
             healths,
             [Starting, Unhealthy, Unhealthy, Starting, Starting, Unhealthy, Unhealthy, Healthy]
