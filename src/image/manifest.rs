@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
 use super::Defaults;
 use super::digest::Digest;
@@ -24,28 +24,37 @@ pub(super) const ACCEPT: &str = "application/vnd.oci.image.index.v1+json, \
      application/vnd.oci.image.manifest.v1+json, \
      application/vnd.docker.distribution.manifest.v2+json, */*;q=0.1";
 
+const INDEX_TYPES: [&str; 2] = [
+    "application/vnd.oci.image.index.v1+json",
+    "application/vnd.docker.distribution.manifest.list.v2+json",
+];
+const IMAGE_TYPES: [&str; 2] = [
+    "application/vnd.oci.image.manifest.v1+json",
+    "application/vnd.docker.distribution.manifest.v2+json",
+];
+
 /// A pointer to content.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Descriptor {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     pub(super) media_type: String,
     pub(super) digest: Digest,
     pub(super) size: u64,
     #[serde(default)]
     pub(super) platform: Option<Platform>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     pub(super) annotations: BTreeMap<String, String>,
 }
 
 /// What a manifest runs on.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
 pub(super) struct Platform {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     pub(super) architecture: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     pub(super) os: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     pub(super) variant: String,
 }
 
@@ -88,7 +97,7 @@ impl std::fmt::Display for Platform {
 #[derive(Debug, Clone, Deserialize)]
 pub(super) struct Manifest {
     pub(super) config: Descriptor,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     pub(super) layers: Vec<Descriptor>,
 }
 
@@ -107,20 +116,29 @@ pub(super) enum Choice<'a> {
     None(String),
 }
 
+/// `null` is what a missing field is.
+fn or_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(
+    deserializer: D,
+) -> Result<T, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}
+
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Shape {
     #[serde(default)]
     schema_version: u32,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     media_type: String,
     config: Option<serde_json::Value>,
-    manifests: Option<serde_json::Value>,
+    layers: Option<serde_json::Value>,
+    manifests: Option<Vec<serde_json::Value>>,
 }
 
 impl Document {
-    /// Reads a manifest or an index; which one it is says its shape, which must agree with
-    /// its media type (a document that can be read as both is refused).
+    /// Reads a manifest or an index. Its fields say which one it is. One that has those of
+    /// both, or a media type that says otherwise, is refused: what else reads it might take
+    /// it for the other (CVE-2021-41190).
     pub(super) fn parse(bytes: &[u8]) -> Result<Self, String> {
         let json = |error: serde_json::Error| format!("its manifest can't be read: {error}");
         let shape: Shape = serde_json::from_slice(bytes).map_err(json)?;
@@ -130,25 +148,37 @@ impl Document {
                 shape.schema_version
             ));
         }
-        match (shape.config.is_some(), shape.manifests.is_some()) {
-            (false, true) => {
-                #[derive(Deserialize)]
-                struct Index {
-                    manifests: Vec<Descriptor>,
-                }
-                let index: Index = serde_json::from_slice(bytes).map_err(json)?;
-                Ok(Self::Index(index.manifests))
+        let media_type = shape.media_type.as_str();
+        let ambiguous = || {
+            Err(format!("its manifest (\"{media_type}\") is neither clearly an image nor an index"))
+        };
+        match (shape.config.is_some(), shape.layers.is_some(), shape.manifests) {
+            (false, false, Some(_)) if IMAGE_TYPES.contains(&media_type) => ambiguous(),
+            (true, _, None) if INDEX_TYPES.contains(&media_type) => ambiguous(),
+            (false, false, Some(manifests)) => {
+                let host = Platform::host();
+                let known = manifests.into_iter().filter_map(|entry| known(&host, entry));
+                known.collect::<Result<_, _>>().map(Self::Index).map_err(json)
             }
-            (true, false) => {
+            (true, _, None) => {
                 let manifest: Manifest = serde_json::from_slice(bytes).map_err(json)?;
                 manifest.check()?;
                 Ok(Self::Image(manifest))
             }
-            _ => Err(format!(
-                "its manifest (\"{}\") is neither an image nor an index",
-                shape.media_type
-            )),
+            _ => ambiguous(),
         }
+    }
+}
+
+/// An index's entry; none: it can't be read, and is for another platform.
+fn known(
+    host: &Platform,
+    entry: serde_json::Value,
+) -> Option<Result<Descriptor, serde_json::Error>> {
+    let platform = entry.get("platform").and_then(|p| Platform::deserialize(p).ok());
+    match Descriptor::deserialize(entry) {
+        Err(_) if platform.is_some_and(|platform| !host.takes(&platform)) => None,
+        result => Some(result),
     }
 }
 
@@ -297,6 +327,9 @@ mod tests {
     fn what_is_both_or_neither_or_too_large_is_refused() {
         let descriptor =
             |size: u64| format!("{{\"digest\":\"{}\",\"size\":{size}}}", Digest::of(b""));
+        let typed = |media_type: &str, rest: &str| {
+            format!("{{\"schemaVersion\":2,\"mediaType\":\"{media_type}\",{rest}}}")
+        };
         let (small, large) = (descriptor(1), descriptor(MAX_SIZE));
         let too_large =
             format!("{{\"schemaVersion\":2,\"config\":{small},\"layers\":[{large},{small}]}}");
@@ -308,9 +341,40 @@ mod tests {
             "{\"schemaVersion\":2,\"config\":{},\"manifests\":[]}",
             "{\"schemaVersion\":2}",
             &too_large,
+            "{\"schemaVersion\":2,\"layers\":[],\"manifests\":[]}",
+            &typed(INDEX_TYPES[0], &format!("\"config\":{small}")),
+            &typed(IMAGE_TYPES[1], "\"manifests\":[]"),
         ] {
             assert!(Document::parse(bad.as_bytes()).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn what_cannot_be_read_for_other_platforms_is_passed_over() {
+        let digest = Digest::of(b"");
+        let entry = |architecture: &str, digest: &str| {
+            format!(
+                r#"{{"digest":"{digest}","size":1,"annotations":null,
+                    "platform":{{"os":"linux","variant":null,"architecture":"{architecture}"}}}}"#
+            )
+        };
+        let index = |entries: &[String]| {
+            Document::parse(
+                format!(r#"{{"schemaVersion":2,"manifests":[{}]}}"#, entries.join(",")).as_bytes(),
+            )
+        };
+        let sha512 = format!("sha512:{}", "0".repeat(128));
+        let host = Platform::host().architecture;
+        let good = entry(&host, &digest.to_string());
+        let Ok(Document::Index(found)) = index(&[entry("s390x", &sha512), good.clone()]) else {
+            panic!("refused")
+        };
+        assert_eq!(found.len(), 1);
+        assert!(index(&[entry(&host, &sha512), good]).is_err());
+        let nulls = format!(
+            r#"{{"schemaVersion":2,"config":{{"digest":"{digest}","size":1}},"layers":null}}"#
+        );
+        assert!(matches!(Document::parse(nulls.as_bytes()), Ok(Document::Image(_))));
     }
 
     #[test]

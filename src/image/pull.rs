@@ -184,10 +184,17 @@ impl Pull {
     async fn resolve(&self) -> Result<(Digest, Vec<bytes::Bytes>, Manifest), Error> {
         let host = Platform::host();
         let mut version = self.reference.version.clone();
+        let mut told_size = None;
         let mut top = None;
         let mut passed = Vec::new();
         for _ in 0..MAX_NESTING {
             let (bytes, digest) = self.remote.manifest(&version).await?;
+            if let Some(told) = told_size.filter(|told| *told != bytes.len() as u64) {
+                return Err(self.corrupt(format!(
+                    "{digest} should have {told} bytes, but has {}",
+                    bytes.len()
+                )));
+            }
             top.get_or_insert(digest);
             passed.push(bytes.clone());
             match Document::parse(&bytes).map_err(|why| self.corrupt(why))? {
@@ -196,7 +203,10 @@ impl Pull {
                     return Ok((top, passed, manifest));
                 }
                 Document::Index(manifests) => match manifest::choose(&host, &manifests) {
-                    Choice::This(chosen) => version = Version::Digest(chosen.digest.clone()),
+                    Choice::This(chosen) => {
+                        version = Version::Digest(chosen.digest.clone());
+                        told_size = Some(chosen.size);
+                    }
                     Choice::None(offered) => return Err(self.no_platform(&host, &offered)),
                 },
             }
