@@ -25,8 +25,6 @@ use super::{Handler, Outcome, Target};
 
 /// Redirects that are followed, as the kubelet's.
 const MAX_REDIRECTS: usize = 10;
-/// What is read of a body, in bytes.
-const MAX_BODY: usize = 10 * 1024;
 /// What a head may take, in bytes.
 const MAX_HEAD: usize = 64 * 1024;
 /// Servers match on `kube-probe/`, so a probe of haled's says so too.
@@ -168,7 +166,7 @@ async fn exchange(
 async fn beginning(response: Response<Incoming>) -> String {
     let mut body = response.into_body();
     let mut read = Vec::new();
-    while read.len() < MAX_BODY && !body.is_end_stream() {
+    while read.len() < Outcome::MAX_OUTPUT && !body.is_end_stream() {
         let Some(Ok(frame)) = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await
         else {
             break;
@@ -177,8 +175,7 @@ async fn beginning(response: Response<Incoming>) -> String {
             read.extend_from_slice(data);
         }
     }
-    read.truncate(MAX_BODY);
-    String::from_utf8_lossy(&read).into_owned()
+    Outcome::text(&read)
 }
 
 /// TLS that takes every certificate, as the kubelet's probes do: they ask whether the server

@@ -213,6 +213,20 @@ pub struct Outcome {
     pub output: String,
 }
 
+impl Outcome {
+    /// What is kept of an output, in bytes, as the kubelet keeps.
+    pub const MAX_OUTPUT: usize = 10 * 1024;
+
+    /// The beginning of what was read, as text. What is no UTF-8 takes more room as text than
+    /// it did, so the text is bounded and not only what was read.
+    pub fn text(read: &[u8]) -> String {
+        let read = &read[..read.len().min(Self::MAX_OUTPUT)];
+        let mut text = String::from_utf8_lossy(read).into_owned();
+        text.truncate(text.floor_char_boundary(Self::MAX_OUTPUT));
+        text
+    }
+}
+
 /// Where network probes connect from and to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {

@@ -20,8 +20,6 @@ use crate::oci::model::Sharing;
 const DEFAULT_GRACE: Duration = Duration::from_secs(30);
 /// The least grace of haled's own stops, also after a preStop hook: the kubelet's.
 pub(super) const LEAST_GRACE: Duration = Duration::from_secs(2);
-/// What is kept of a probe command's output, in bytes.
-const PROBE_OUTPUT: usize = 10 * 1024;
 
 /// Where a kubelet notes a pod's grace, in seconds.
 const POD_GRACE: &str = "io.kubernetes.pod.terminationGracePeriod";
@@ -190,8 +188,7 @@ async fn run_command(
         Ok(output) => {
             let mut text = output.stdout;
             text.extend(output.stderr);
-            text.truncate(PROBE_OUTPUT);
-            let mut text = String::from_utf8_lossy(&text).into_owned();
+            let mut text = Outcome::text(&text);
             if output.exit_code != 0 && text.trim().is_empty() {
                 text = format!("command exited with {}", output.exit_code);
             }

@@ -78,3 +78,70 @@ async fn readiness_comes_and_goes_without_a_restart() {
     assert_eq!(daemon.status(&id).await.state(), cri::ContainerState::ContainerRunning);
     assert_eq!(attempts(&daemon, &pod).await, 1, "{}", daemon.log());
 }
+
+/// A first process that reaps what is left to it.
+const REAPS: &str = "while true; do sleep 0.1; done";
+
+/// The whole of a container's first probe, as `crictl inspect` shows it.
+async fn report(daemon: &Daemon, container: &str) -> serde_json::Value {
+    let request = cri::ContainerStatusRequest { container_id: container.into(), verbose: true };
+    let response = daemon.runtime().await.container_status(request).await.unwrap().into_inner();
+    let health: serde_json::Value = serde_json::from_str(&response.info["health"]).unwrap();
+    health["probes"][0].clone()
+}
+
+/// Runs one shell script, once, as readiness probe and gives the container once it counts.
+async fn readiness(daemon: &Daemon, script: &str, limit_ms: u32, reason: &str) -> String {
+    let probe = serde_json::json!({
+        "exec": { "command": ["sh", "-c", script] },
+        "timeoutMilliseconds": limit_ms, "periodSeconds": 600, "failureThreshold": 1,
+    });
+    let config = probed(daemon, "command", &[("readiness", &probe.to_string())]);
+    let pod = daemon.run(&config).await;
+    let id = daemon.run_container(&pod, Daemon::container("app", REAPS)).await;
+    daemon.reason(&id, reason).await;
+    id
+}
+
+#[tokio::test]
+async fn a_command_that_hangs_fails_and_is_ended() {
+    let daemon = Daemon::start().await;
+    let id = readiness(&daemon, "trap '' TERM INT HUP; sleep 777", 500, "NotReady").await;
+    let message = daemon.status(&id).await.message;
+    assert!(message.contains("command timed out after 0.5 s"), "{message}");
+    let (_, processes) = daemon.exec(&id, &["ps"]).await;
+    assert!(!processes.contains("777"), "{processes}");
+}
+
+#[tokio::test]
+async fn what_a_timed_out_command_forked_is_ended_with_it() {
+    let daemon = Daemon::start().await;
+    // In the background, in a session of its own, and left to the first process.
+    let script = "sleep 771 & setsid sleep 772 & (nohup setsid sh -c 'sleep 773; true' &); \
+                  touch /tmp/forked; wait";
+    let id = readiness(&daemon, script, 1000, "NotReady").await;
+    assert_eq!(daemon.exec(&id, &["ls", "/tmp/forked"]).await.0, 0, "it never forked");
+    let (_, processes) = daemon.exec(&id, &["ps"]).await;
+    assert!(!processes.contains("sleep 77"), "{processes}");
+    assert!(!processes.contains("nohup"), "{processes}");
+}
+
+#[tokio::test]
+async fn ten_kib_of_a_flood_are_kept() {
+    let daemon = Daemon::start().await;
+    let flood = "yes flood | head -c 30000000; yes flood | head -c 30000000 >&2";
+    let id = readiness(&daemon, flood, 30_000, "Healthy").await;
+    let output = report(&daemon, &id).await["lastOutput"].as_str().unwrap().to_owned();
+    assert_eq!(output.len(), 10 << 10);
+    assert!(output.starts_with("flood\nflood\n"), "{output}");
+}
+
+/// Bytes that are no text take more room as text.
+#[tokio::test]
+async fn ten_kib_of_a_binary_flood_are_kept() {
+    let daemon = Daemon::start().await;
+    let flood = "head -c 100000 /dev/urandom; exit 1";
+    let id = readiness(&daemon, flood, 30_000, "NotReady").await;
+    let length = report(&daemon, &id).await["lastOutput"].as_str().unwrap().len();
+    assert!((10_000..=10 << 10).contains(&length), "{length}");
+}
