@@ -157,6 +157,10 @@ async fn an_index_gives_this_machines_image() {
         registry.push_manifest("multi", tag, list_type, &list);
         let image = node.images.pull(&registry.name(&format!("multi:{tag}")), None).await.unwrap();
         assert_eq!(image.id, built.id());
+        // Again: the index is asked for, the manifest in it is here.
+        let tap = Tap::before(&registry, None);
+        node.images.pull(&format!("{}/multi:{tag}", tap.host), None).await.unwrap();
+        assert_eq!(tap.count("/manifests/"), 1);
         // The digest is the index's: what a deployment would pin.
         assert_eq!(image.digests, [registry.name(&format!("multi@{}", sha256(&list)))]);
 

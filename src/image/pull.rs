@@ -13,7 +13,8 @@ use super::challenge::Credentials;
 use super::content::Ingest;
 use super::digest::{Digest, chain_ids};
 use super::manifest::{
-    self, Choice, Config, Descriptor, Document, MAX_CONFIG, MAX_SIZE, Manifest, Platform,
+    self, Choice, Config, Descriptor, Document, MAX_CONFIG, MAX_MANIFEST, MAX_SIZE, Manifest,
+    Platform,
 };
 use super::reference::{Reference, Version};
 use super::registry::Remote;
@@ -188,7 +189,13 @@ impl Pull {
         let mut top = None;
         let mut passed = Vec::new();
         for _ in 0..MAX_NESTING {
-            let (bytes, digest) = self.remote.manifest(&version).await?;
+            // The first document is asked for even if it is here: that is where the registry
+            // says whether the caller may have the image.
+            let stored = if top.is_some() { self.stored(&version).await } else { None };
+            let (bytes, digest) = match stored {
+                Some(found) => found,
+                None => self.remote.manifest(&version).await?,
+            };
             if let Some(told) = told_size.filter(|told| *told != bytes.len() as u64) {
                 return Err(self.corrupt(format!(
                     "{digest} should have {told} bytes, but has {}",
@@ -212,6 +219,18 @@ impl Pull {
             }
         }
         Err(self.corrupt(format!("more than {MAX_NESTING} indexes within each other")))
+    }
+
+    /// A manifest that an earlier pull brought.
+    async fn stored(&self, version: &Version) -> Option<(bytes::Bytes, Digest)> {
+        let Version::Digest(digest) = version.clone() else { return None };
+        let inner = Arc::clone(&self.inner);
+        let read = move || {
+            let size = inner.content.size(&digest).filter(|size| *size <= MAX_MANIFEST);
+            let bytes = size.and_then(|_| inner.content.read(&digest, MAX_MANIFEST).ok());
+            Ok(bytes.map(|bytes| (bytes.into(), digest)))
+        };
+        blocking("reading a manifest", read).await.ok().flatten()
     }
 
     fn no_platform(&self, host: &Platform, offered: &str) -> Error {
