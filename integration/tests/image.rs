@@ -278,6 +278,22 @@ async fn mirrors_of_a_hosts_toml() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_is_not_the_registrys_fault() {
+    let (mut node, registry) = (Node::new(), Registry::start());
+    let big = Layer::new().program("big", &vec![7; 1 << 20]).tar();
+    registry.push("app", "v1", &Built::oci(&[(big, Packing::Plain)]));
+    let (root, flags) = (node.path(""), nix::mount::MsFlags::empty());
+    nix::mount::mount(Some("none"), &root, Some("tmpfs"), flags, Some("size=256k")).unwrap();
+    node.reopen();
+    let tap = Tap::before(&registry, None);
+    let result = node.images.pull(&format!("{}/app:v1", tap.host), None).await;
+    nix::mount::umount2(&root, nix::mount::MntFlags::MNT_DETACH).unwrap();
+    let error = result.unwrap_err();
+    assert!(matches!(error, Error::Disk { .. }), "{error}");
+    assert_eq!(tap.count("/blobs/"), 2, "the configuration and the layer, once each");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn certificates_are_verified_unless_the_hosts_toml_says_otherwise() {
     let registry = Registry::with_tls();
     let url = format!("https://{}", registry.host);
@@ -291,6 +307,9 @@ async fn certificates_are_verified_unless_the_hosts_toml_says_otherwise() {
         error
     };
     pull("", "certificate").await;
+    // Plain HTTP is tried first on loopback, and TLS when the answer to it is an error of 400.
+    let error = Node::new().images.pull(&registry.name("app:v1"), None).await.unwrap_err();
+    assert!(error.to_string().contains("certificate"), "{error}");
     // Talked to, and empty.
     for trusted in [format!("ca = \"{}\"", authority.display()), "skip_verify = true".to_owned()] {
         let error = pull(&trusted, "does not have it").await;

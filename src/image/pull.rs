@@ -264,6 +264,7 @@ impl Pull {
                     tour.succeeded();
                     return Ok(());
                 }
+                Err(Fault::Local(error)) => return Err(error),
                 Err(fault) => tour.failed(fault).await,
             }
         }
@@ -273,7 +274,6 @@ impl Pull {
     /// Streams one answer into the store, hashing it on the way.
     async fn take(&self, wanted: &Descriptor, server: &Server) -> Result<(), Fault> {
         let mut response = self.remote.blob(server, &wanted.digest).await?;
-        let lasting = |error: Error| Fault::Lasting(error.to_string());
         let (chunks, mut to_write) = mpsc::channel::<bytes::Bytes>(CHUNKS);
         let inner = Arc::clone(&self.inner);
         // Goes with the blob, and after it.
@@ -297,8 +297,8 @@ impl Pull {
             }
         }
         drop(chunks);
-        let written = writer.await.map_err(|error| Fault::Lasting(error.to_string()))?;
-        let (ingest, token) = written.map_err(lasting)?;
+        let written = writer.await.unwrap_or(Err(Error::Stopped("writing a blob")));
+        let (ingest, token) = written.map_err(Fault::Local)?;
         if seen < wanted.size {
             return Err(Fault::Passing(wrong_size(wanted, seen)));
         }
@@ -315,7 +315,7 @@ impl Pull {
             Ok(Ok(()))
         })
         .await
-        .map_err(lasting)?
+        .map_err(Fault::Local)?
     }
 
     /// Starts a task for each layer, so many of them at work at once.

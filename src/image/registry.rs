@@ -17,7 +17,7 @@ use super::Error;
 use super::challenge::{self, Challenge, Credentials};
 use super::digest::Digest;
 use super::hosts::Endpoint;
-use super::manifest;
+use super::manifest::{self, Document};
 use super::reference::{Reference, Version};
 use super::server::{Fault, Patience, Server, accept, bearer, read_bounded, secret};
 
@@ -87,12 +87,16 @@ impl Remote {
             Version::Digest(wanted) => Some(wanted.to_string()),
             Version::Tag(_) => told.filter(|told| told.starts_with("sha256:")),
         };
-        match wanted {
-            Some(wanted) if wanted != digest.to_string() => Err(Fault::Lasting(format!(
+        if let Some(wanted) = wanted.filter(|wanted| *wanted != digest.to_string()) {
+            return Err(Fault::Lasting(format!(
                 "the manifest should be {wanted}, but what came is {digest}"
-            ))),
-            _ => Ok((bytes, digest)),
+            )));
         }
+        // A mirror's log-in page must not hide the upstream.
+        if server.endpoint.mirror {
+            Document::parse(&bytes).map_err(Fault::Lasting)?;
+        }
+        Ok((bytes, digest))
     }
 
     /// Starts to read a blob. The caller bounds and verifies what comes.
@@ -134,9 +138,11 @@ impl Remote {
             .iter()
             .map(|(base, _, fault)| match fault {
                 Fault::Missing => format!("{base} does not have it"),
-                Fault::Unauthorized(why) | Fault::Passing(why) | Fault::Lasting(why) => {
-                    format!("{base}: {why}")
-                }
+                Fault::Unauthorized(why)
+                | Fault::Passing(why)
+                | Fault::Lasting(why)
+                | Fault::Protocol(why) => format!("{base}: {why}"),
+                Fault::Local(error) => error.to_string(),
             })
             .collect();
         let cause = if causes.is_empty() {
@@ -162,6 +168,10 @@ impl Remote {
             login = Some(bearer(token)?);
         }
         let response = server.send(&url, login.as_ref(), manifest).await?;
+        // What servers of TLS say to plain HTTP.
+        if response.status() == StatusCode::BAD_REQUEST && url.scheme() == "http" {
+            return Err(Fault::Protocol("it answers 400 Bad Request to plain HTTP".to_owned()));
+        }
         if response.status() != StatusCode::UNAUTHORIZED {
             return accept(response).await;
         }
@@ -227,9 +237,10 @@ impl<'a> Tour<'a> {
             self.wait *= 2;
             return;
         }
+        let talked = !passing && !matches!(fault, Fault::Protocol(_));
         self.faults.push((server.endpoint.base.clone(), server.endpoint.host().to_owned(), fault));
         self.order.pop_front();
-        if !passing && self.server().is_some_and(|next| next.endpoint.fallback) {
+        if talked && self.server().is_some_and(|next| next.endpoint.fallback) {
             self.order.pop_front();
         }
         (self.tried, self.wait) = (0, self.remote.patience.first_wait);

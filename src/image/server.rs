@@ -54,6 +54,10 @@ pub(super) enum Fault {
     Passing(String),
     /// Will be the same next time.
     Lasting(String),
+    /// It doesn't speak this protocol: another one may do.
+    Protocol(String),
+    /// Nothing of the server's: ours.
+    Local(Error),
 }
 
 impl Fault {

@@ -58,8 +58,22 @@ fn response(status: &str, headers: &str, body: &str) -> String {
 }
 
 async fn pull(host: &str, auth: Option<Auth>) -> Result<(Bytes, Digest), Error> {
+    pull_by(host, "", auth).await
+}
+
+/// With this as the host's hosts.toml.
+async fn pull_by(
+    host: &str,
+    hosts_toml: &str,
+    auth: Option<Auth>,
+) -> Result<(Bytes, Digest), Error> {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir(dir.path().join(host)).unwrap();
+    if !hosts_toml.is_empty() {
+        std::fs::write(dir.path().join(host).join("hosts.toml"), hosts_toml).unwrap();
+    }
     let image = Reference::parse(&format!("{host}/some/app:v1")).unwrap();
-    let endpoints = hosts::endpoints(&[], &image.domain).unwrap();
+    let endpoints = hosts::endpoints(&[dir.path().to_owned()], &image.domain).unwrap();
     let remote = Remote::new(&image, endpoints, auth.into(), QUICK).unwrap();
     remote.manifest(&image.version).await
 }
@@ -114,6 +128,28 @@ async fn passing_failures_are_tried_again_and_lasting_ones_are_not() {
     let (host, seen) = serve(|_, _| response("404 Not Found", "", "{}"));
     assert!(matches!(pull(&host, None).await, Err(Error::NotInRegistry { .. })));
     assert_eq!(seen.lock().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_mirror_that_does_not_have_it_is_passed_over() {
+    let page = "<html>please log in</html>";
+    for (status, body) in [
+        ("200 OK", page),
+        ("200 OK", r#"{"schemaVersion":1}"#),
+        ("401 Unauthorized", ""),
+        ("403 Forbidden", page),
+        ("404 Not Found", ""),
+        ("500 Internal Server Error", page),
+    ] {
+        let (upstream, _) = serve(|_, _| response("200 OK", "", MANIFEST));
+        let (mirror, seen) = serve(move |_, _| response(status, "", body));
+        let hosts_toml = format!("server = \"http://{upstream}\"\n[host.\"http://{mirror}\"]\n");
+        let found = pull_by(&upstream, &hosts_toml, None).await.unwrap();
+        assert_eq!(found.0, MANIFEST, "{status}");
+        let requests = seen.lock().unwrap();
+        assert_eq!(requests.len(), 1, "{status}");
+        assert!(requests[0].contains(&format!("?ns={upstream}")), "{requests:?}");
+    }
 }
 
 #[tokio::test]
