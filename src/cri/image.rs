@@ -24,6 +24,7 @@ impl Face {
             auth: auth.auth,
             identity_token: auth.identity_token,
             registry_token: auth.registry_token,
+            server_address: auth.server_address,
         });
         let image = self.images.pull(&name, auth).await.map_err(of_image)?;
         Ok(cri::PullImageResponse { image_ref: image.id.clone() })

@@ -18,7 +18,9 @@ pub(super) enum Credentials {
 impl From<Option<Auth>> for Credentials {
     fn from(auth: Option<Auth>) -> Self {
         let Some(auth) = auth else { return Self::Anonymous };
-        if !auth.username.is_empty() {
+        // Docker's credential helpers give a name beside a refresh token, and no password.
+        let by_password = !auth.password.is_empty() || auth.identity_token.is_empty();
+        if !auth.username.is_empty() && by_password {
             let pair = format!("{}:{}", auth.username, auth.password);
             Self::Basic(format!("Basic {}", base64(pair.as_bytes())))
         } else if !auth.identity_token.is_empty() {
@@ -74,10 +76,10 @@ fn parameters(mut rest: &str) -> (Vec<(String, String)>, &str) {
     loop {
         let start = rest.trim_start_matches([' ', ',']);
         let name_end = start.find(['=', ' ', ',']).unwrap_or(start.len());
-        if !start[name_end..].starts_with('=') {
+        let Some(value) = start[name_end..].trim_start().strip_prefix('=') else {
             return (found, start);
-        }
-        let value = &start[name_end + 1..];
+        };
+        let value = value.trim_start();
         let (text, after) = if let Some(quoted) = value.strip_prefix('"') {
             unquote(quoted)
         } else {
@@ -148,6 +150,9 @@ mod tests {
         assert_eq!(parse("Basic realm=\"basic-realm\""), Some(Challenge::Basic));
         let both = parse("Basic realm=\"a, b\", Bearer realm=\"https://x/\\\"t\"");
         assert!(matches!(both, Some(Challenge::Bearer { realm, .. }) if realm == "https://x/\"t"));
+        let spaced = parse("Bearer realm = \"https://x/t\" , service= s");
+        assert!(matches!(spaced, Some(Challenge::Bearer { realm, service: Some(service), .. })
+                if realm == "https://x/t" && service == "s"));
         assert_eq!(parse("Negotiate"), None);
         assert_eq!(parse("Bearer"), None);
         assert_eq!(parse(""), None);

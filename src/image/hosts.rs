@@ -52,6 +52,11 @@ impl Endpoint {
         }
     }
 
+    /// The registry itself, over a way that nobody listens at: it may get a token unasked.
+    pub(super) fn is_own_and_private(&self) -> bool {
+        !self.mirror && (self.base.starts_with("https://") || is_loopback(self.host()))
+    }
+
     /// Host and port, for messages.
     pub(super) fn host(&self) -> &str {
         let rest = self.base.split_once("://").map_or(&*self.base, |(_, rest)| rest);
@@ -108,6 +113,16 @@ fn upstreams(domain: &str) -> Vec<Endpoint> {
         vec![Endpoint::upstream(format!("http://{domain}/v2")), https]
     } else {
         vec![https]
+    }
+}
+
+/// The registry that a host or URL stands for, as references name it.
+pub(super) fn domain_of(address: &str) -> String {
+    let rest = address.split_once("://").map_or(address, |(_, rest)| rest);
+    let host = rest.split('/').next().unwrap_or(rest).to_ascii_lowercase();
+    match host.as_str() {
+        "index.docker.io" | "registry-1.docker.io" => "docker.io".to_owned(),
+        _ => host,
     }
 }
 

@@ -84,6 +84,8 @@ pub struct Auth {
     pub identity_token: String,
     /// Bearer token sent as it is.
     pub registry_token: String,
+    /// The registry they are for, host or URL; empty: whichever asks.
+    pub server_address: String,
 }
 
 /// The settings of this room.

@@ -9,7 +9,6 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::task::task_tracker::{TaskTracker, TaskTrackerToken};
 
 use super::catalog::{ImageRecord, Lease, Thing};
-use super::challenge::Credentials;
 use super::content::Ingest;
 use super::digest::{Digest, chain_ids};
 use super::manifest::{
@@ -109,7 +108,7 @@ async fn pull(inner: Arc<Inner>, reference: Reference, auth: Option<Auth>) -> An
     let (domain, image) = (reference.domain.clone(), reference.clone());
     let remote = blocking("reading hosts.toml", move || {
         let endpoints = hosts::endpoints(&dirs, &domain)?;
-        Remote::new(&image, endpoints, Credentials::from(auth), Patience::default())
+        Remote::new(&image, endpoints, auth, Patience::default())
     })
     .await?;
     let work = TaskTracker::new();

@@ -13,13 +13,13 @@ use bytes::Bytes;
 use reqwest::header::{HeaderValue, WWW_AUTHENTICATE};
 use reqwest::{Response, StatusCode, Url};
 
-use super::Error;
 use super::challenge::{self, Challenge, Credentials};
 use super::digest::Digest;
-use super::hosts::Endpoint;
+use super::hosts::{self, Endpoint};
 use super::manifest::{self, Document};
 use super::reference::{Reference, Version};
 use super::server::{Fault, Patience, Server, accept, bearer, read_bounded, secret};
+use super::{Auth, Error};
 
 /// Tries of one request to one server.
 const ATTEMPTS: u32 = 4;
@@ -29,6 +29,8 @@ pub(super) struct Remote {
     image: Reference,
     servers: Vec<Server>,
     credentials: Credentials,
+    /// The host that the credentials are for; empty: whichever asks.
+    credentials_for: String,
     /// The server that gave the manifest is asked first for the rest.
     preferred: AtomicUsize,
     patience: Patience,
@@ -39,14 +41,23 @@ impl Remote {
     pub(super) fn new(
         image: &Reference,
         endpoints: Vec<Endpoint>,
-        credentials: Credentials,
+        auth: Option<Auth>,
         patience: Patience,
     ) -> Result<Self, Error> {
         let servers = endpoints
             .into_iter()
             .map(|endpoint| Server::new(endpoint, &patience))
             .collect::<Result<_, _>>()?;
-        Ok(Self { image: image.clone(), servers, credentials, preferred: 0.into(), patience })
+        let credentials_for =
+            auth.as_ref().map(|auth| hosts::domain_of(&auth.server_address)).unwrap_or_default();
+        Ok(Self {
+            image: image.clone(),
+            servers,
+            credentials: auth.into(),
+            credentials_for,
+            preferred: 0.into(),
+            patience,
+        })
     }
 
     /// A manifest or index: its bytes and digest. A digest asked for or told by the server
@@ -161,9 +172,11 @@ impl Remote {
             url.push_str(&self.image.domain);
         }
         let url = Url::parse(&url).map_err(|error| Fault::Lasting(format!("{url}: {error}")))?;
+        let credentials = self.credentials(server);
         let mut login = server.login();
         if login.is_none()
-            && let Credentials::Bearer(token) = &self.credentials
+            && server.endpoint.is_own_and_private()
+            && let Credentials::Bearer(token) = credentials
         {
             login = Some(bearer(token)?);
         }
@@ -177,7 +190,7 @@ impl Remote {
         }
         let asked = response.headers().get_all(WWW_AUTHENTICATE);
         let asked = asked.iter().filter_map(|v| v.to_str().ok()).collect::<Vec<_>>().join(", ");
-        let Some(login) = self.log_in(server, &asked).await? else {
+        let Some(login) = self.log_in(server, &asked, credentials).await? else {
             return accept(response).await;
         };
         let response = accept(server.send(&url, Some(&login), manifest).await?).await?;
@@ -185,12 +198,33 @@ impl Remote {
         Ok(response)
     }
 
+    /// What this server may be offered.
+    fn credentials(&self, server: &Server) -> &Credentials {
+        let own = hosts::domain_of(server.endpoint.host());
+        if self.credentials_for.is_empty() || self.credentials_for == own {
+            &self.credentials
+        } else {
+            &Credentials::Anonymous
+        }
+    }
+
     /// An Authorization header for a challenge; none where we have nothing to offer.
-    async fn log_in(&self, server: &Server, asked: &str) -> Result<Option<HeaderValue>, Fault> {
-        match (challenge::parse(asked), &self.credentials) {
+    async fn log_in(
+        &self,
+        server: &Server,
+        asked: &str,
+        credentials: &Credentials,
+    ) -> Result<Option<HeaderValue>, Fault> {
+        match (challenge::parse(asked), credentials) {
             (Some(Challenge::Basic), Credentials::Basic(value)) => Ok(Some(secret(value)?)),
-            (Some(Challenge::Bearer { .. }), Credentials::Bearer(_))
-            | (Some(Challenge::Basic) | None, _) => Ok(None),
+            (Some(Challenge::Bearer { .. }), Credentials::Bearer(token)) => {
+                // A mirror is somebody else; the registry itself has seen it already, unless
+                // the way to it is plain HTTP, which the node's owner chose in a hosts.toml.
+                let endpoint = &server.endpoint;
+                let unseen = !endpoint.mirror && !endpoint.is_own_and_private();
+                unseen.then(|| bearer(token)).transpose()
+            }
+            (Some(Challenge::Basic) | None, _) => Ok(None),
             (Some(Challenge::Bearer { realm, service, scope }), credentials) => {
                 let scope =
                     scope.unwrap_or_else(|| format!("repository:{}:pull", self.image.repository));

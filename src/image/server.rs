@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
+use reqwest::redirect::Policy;
 use reqwest::{Response, StatusCode, Url};
 use serde::Deserialize;
 
@@ -79,6 +80,8 @@ impl Fault {
 pub(super) struct Server {
     pub(super) endpoint: Endpoint,
     client: reqwest::Client,
+    headers: HeaderMap,
+    patience: Patience,
     /// The Authorization header that was accepted last.
     login: Mutex<Option<HeaderValue>>,
 }
@@ -92,8 +95,8 @@ impl Server {
             let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| bad())?;
             headers.append(name, HeaderValue::from_str(value).map_err(|_| bad())?);
         }
-        let client = build_client(&endpoint, &headers, patience)?;
-        Ok(Self { endpoint, client, login: Mutex::new(None) })
+        let client = build_client(&endpoint, &headers, patience, Redirects::Follow)?;
+        Ok(Self { endpoint, client, headers, patience: *patience, login: Mutex::new(None) })
     }
 
     pub(super) fn login(&self) -> Option<HeaderValue> {
@@ -136,8 +139,8 @@ impl Server {
             #[serde(default)]
             access_token: String,
         }
-        let mut parameters = vec![("scope", scope)];
-        parameters.extend(service.map(|service| ("service", service)));
+        let mut parameters: Vec<_> =
+            service.map(|service| ("service", service)).into_iter().collect();
         let bad = |why: String| {
             Fault::Lasting(format!("its token server \"{realm}\" can't be used: {why}"))
         };
@@ -145,9 +148,16 @@ impl Server {
         if !matches!(url.scheme(), "http" | "https") {
             return Err(bad("it is no http or https URL".to_owned()));
         }
+        let secure = url.scheme() == "https" || !self.endpoint.base.starts_with("https://");
+        if !secure && !matches!(credentials, Credentials::Anonymous) {
+            return Err(bad("the credentials would go to it in clear".to_owned()));
+        }
+        // One that lists several scopes separates them with spaces.
+        let scopes = || scope.split_ascii_whitespace().map(|scope| ("scope", scope));
         let request = match credentials {
             Credentials::Refresh(token) => {
                 parameters.extend([
+                    ("scope", scope),
                     ("grant_type", "refresh_token"),
                     ("client_id", "haled"),
                     ("refresh_token", token),
@@ -156,13 +166,15 @@ impl Server {
                 let mut form = url.clone();
                 form.query_pairs_mut().clear().extend_pairs(&parameters);
                 let body = form.query().unwrap_or_default().to_owned();
-                self.client
+                // A redirect would take the body, and the token in it, to another host.
+                build_client(&self.endpoint, &self.headers, &self.patience, Redirects::Refuse)
+                    .map_err(Fault::Local)?
                     .post(url)
                     .header("content-type", "application/x-www-form-urlencoded")
                     .body(body)
             }
             other => {
-                url.query_pairs_mut().extend_pairs(&parameters);
+                url.query_pairs_mut().extend_pairs(scopes()).extend_pairs(&parameters);
                 let request = self.client.get(url);
                 match other {
                     Credentials::Basic(value) => request.header(AUTHORIZATION, secret(value)?),
@@ -185,10 +197,17 @@ impl Server {
     }
 }
 
+#[derive(Clone, Copy)]
+enum Redirects {
+    Follow,
+    Refuse,
+}
+
 fn build_client(
     endpoint: &Endpoint,
     headers: &HeaderMap,
     patience: &Patience,
+    redirects: Redirects,
 ) -> Result<reqwest::Client, Error> {
     // The provider is process-wide; a second call changes nothing and says so.
     drop(rustls::crypto::ring::default_provider().install_default());
@@ -200,7 +219,10 @@ fn build_client(
             .read_timeout(patience.inactivity)
             .default_headers(headers.clone())
             .tls_danger_accept_invalid_certs(endpoint.skip_verify)
-            .redirect(reqwest::redirect::Policy::custom(no_downgrade));
+            .redirect(match redirects {
+                Redirects::Follow => Policy::custom(no_downgrade),
+                Redirects::Refuse => Policy::none(),
+            });
         if hosts::is_loopback(endpoint.host()) {
             builder = builder.no_proxy();
         }

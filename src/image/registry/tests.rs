@@ -74,7 +74,7 @@ async fn pull_by(
     }
     let image = Reference::parse(&format!("{host}/some/app:v1")).unwrap();
     let endpoints = hosts::endpoints(&[dir.path().to_owned()], &image.domain).unwrap();
-    let remote = Remote::new(&image, endpoints, auth.into(), QUICK).unwrap();
+    let remote = Remote::new(&image, endpoints, auth, QUICK).unwrap();
     remote.manifest(&image.version).await
 }
 
@@ -100,7 +100,8 @@ async fn a_token_is_fetched_with_basic_credentials_and_with_a_refresh_token() {
     );
     assert!(requests[1].contains("Basic dXNlcjpzZWNyZXQ="), "{requests:?}");
 
-    let refresh = Auth { identity_token: "re/fresh".into(), ..Auth::default() };
+    let refresh =
+        Auth { username: "user".into(), identity_token: "re/fresh".into(), ..Auth::default() };
     pull(&host, Some(refresh)).await.unwrap();
     let requests = std::mem::take(&mut *seen.lock().unwrap());
     assert!(
@@ -128,6 +129,105 @@ async fn passing_failures_are_tried_again_and_lasting_ones_are_not() {
     let (host, seen) = serve(|_, _| response("404 Not Found", "", "{}"));
     assert!(matches!(pull(&host, None).await, Err(Error::NotInRegistry { .. })));
     assert_eq!(seen.lock().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn several_scopes_are_parameters_of_their_own() {
+    let (host, seen) = serve(|request, own| {
+        if request.contains("/token") {
+            return response("200 OK", "", r#"{"token":"granted"}"#);
+        }
+        let challenge = format!(
+            "WWW-Authenticate: Bearer realm=\"http://{own}/token\",scope=\"repository:a:pull repository:b:pull\"\r\n"
+        );
+        response("401 Unauthorized", &challenge, "")
+    });
+    drop(pull(&host, None).await);
+    let requests = seen.lock().unwrap();
+    let expected = "GET /token?scope=repository%3Aa%3Apull&scope=repository%3Ab%3Apull ";
+    assert!(requests[1].starts_with(expected), "{requests:?}");
+}
+
+/// Whether any request had this.
+fn told(seen: &Mutex<Vec<String>>, secret: &str) -> bool {
+    seen.lock().unwrap().iter().any(|request| request.contains(secret))
+}
+
+#[tokio::test]
+async fn credentials_go_to_the_registry_they_are_for() {
+    let basic = |server_address: &str| {
+        let (username, password) = ("user".into(), "secret".into());
+        let server_address = server_address.into();
+        Some(Auth { username, password, server_address, ..Auth::default() })
+    };
+    let asks = || {
+        serve(|_, _| response("401 Unauthorized", "WWW-Authenticate: Basic realm=\"x\"\r\n", ""))
+    };
+    for (address, is_told) in [
+        ("", true),
+        ("https://@/v1/", true),
+        ("@", true),
+        ("elsewhere.example", false),
+        ("https://index.docker.io/v1/", false),
+    ] {
+        let (host, seen) = asks();
+        drop(pull(&host, basic(&address.replace('@', &host))).await);
+        assert_eq!(told(&seen, "Basic dXNlcjpzZWNyZXQ="), is_told, "{address}");
+    }
+    assert_eq!(hosts::domain_of("https://index.docker.io/v1/"), "docker.io");
+}
+
+#[tokio::test]
+async fn a_registry_token_goes_to_no_mirror() {
+    let bearer = "WWW-Authenticate: Bearer realm=\"http://127.0.0.1:1/token\"\r\n";
+    let (mirror, asked) = serve(move |_, _| response("401 Unauthorized", bearer, ""));
+    let (upstream, seen) = serve(|_, _| response("200 OK", "", MANIFEST));
+    let hosts_toml = format!("server = \"http://{upstream}\"\n[host.\"http://{mirror}\"]\n");
+    let auth = Auth { registry_token: "granted".into(), ..Auth::default() };
+    pull_by(&upstream, &hosts_toml, Some(auth)).await.unwrap();
+    assert!(told(&seen, "Bearer granted") && !told(&asked, "granted"));
+}
+
+#[tokio::test]
+async fn a_refresh_token_does_not_follow_redirects() {
+    for status in ["307 Temporary Redirect", "308 Permanent Redirect"] {
+        let (other, seen) = serve(|_, _| response("200 OK", "", r#"{"token":"x"}"#));
+        let (host, _) = serve(move |request, own| {
+            if request.contains("/token") {
+                return response(status, &format!("Location: http://{other}/token\r\n"), "");
+            }
+            let challenge = format!("WWW-Authenticate: Bearer realm=\"http://{own}/token\"\r\n");
+            response("401 Unauthorized", &challenge, "")
+        });
+        let auth = Auth { identity_token: "refresh".into(), ..Auth::default() };
+        pull(&host, Some(auth)).await.unwrap_err();
+        assert!(seen.lock().unwrap().is_empty(), "{status}");
+    }
+}
+
+#[tokio::test]
+async fn credentials_of_a_secure_registry_never_go_in_clear() {
+    let (realm, seen) = serve(|_, _| response("200 OK", "", r#"{"token":"x"}"#));
+    let endpoints = hosts::endpoints(&[], "registry.example").unwrap();
+    let server = Server::new(endpoints.into_iter().next().unwrap(), &QUICK).unwrap();
+    let url = format!("http://{realm}/token");
+    for credentials in [Credentials::Basic("Basic x".into()), Credentials::Refresh("x".into())] {
+        let fault = server.token(&url, None, "s", &credentials).await.unwrap_err();
+        assert!(matches!(&fault, Fault::Lasting(why) if why.contains("in clear")), "{fault:?}");
+    }
+    assert!(seen.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_redirect_to_another_host_loses_the_login() {
+    let (storage, seen) = serve(|_, _| response("200 OK", "", MANIFEST));
+    let (host, _) = serve(move |_, _| {
+        response("307 Temporary Redirect", &format!("Location: http://{storage}/blob\r\n"), "")
+    });
+    let auth = Auth { registry_token: "granted".into(), ..Auth::default() };
+    pull(&host, Some(auth)).await.unwrap();
+    assert_eq!(seen.lock().unwrap().len(), 1);
+    assert!(!told(&seen, "granted"));
 }
 
 #[tokio::test]
