@@ -320,6 +320,24 @@ async fn certificates_are_verified_unless_the_hosts_toml_says_otherwise() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_client_certificate_of_the_hosts_toml() {
+    let registry = Registry::with_client_certificates();
+    let url = format!("https://{}", registry.host);
+    let authority = registry.authority();
+    let (certificate, key) = registry.client();
+    let pair = format!("client = [[\"{}\", \"{}\"]]", certificate.display(), key.display());
+    for (client, is_taken) in [("", false), (&*pair, true)] {
+        let node = Node::new();
+        let ca = authority.display();
+        let text = format!("server = \"{url}\"\n[host.\"{url}\"]\nca = \"{ca}\"\n{client}\n");
+        node.hosts("example.org", &text);
+        let error = node.images.pull("example.org/app:v1", None).await.unwrap_err();
+        // Talked to, and empty.
+        assert_eq!(matches!(error, Error::NotInRegistry { .. }), is_taken, "{error}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn concurrent_pulls_fetch_each_blob_once() {
     let (node, registry) = (Node::new(), Registry::start());
     let shared = Layer::new().program("big", &vec![7; 1 << 20]).tar();

@@ -5,6 +5,7 @@
 //! error that names the file; it never falls back to the upstream behind its owner's back.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use toml::de::{DeTable, DeValue};
 
@@ -14,7 +15,7 @@ use super::Error;
 const MAX_FILE: u64 = 1 << 20;
 /// Most mirrors of one registry.
 const MAX_MIRRORS: usize = 32;
-const KEYS: &str = "capabilities, ca, skip_verify, override_path, header";
+const KEYS: &str = "capabilities, ca, client, skip_verify, override_path, header, dial_timeout";
 
 /// One server that may have a registry's images.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,6 +35,10 @@ pub(super) struct Endpoint {
     pub(super) skip_verify: bool,
     /// PEM files of authorities to trust besides the system's.
     pub(super) authorities: Vec<PathBuf>,
+    /// PEM files with our certificate and its key, one or two.
+    pub(super) client: Vec<PathBuf>,
+    /// For a connection; none: as with every server.
+    pub(super) dial_timeout: Option<Duration>,
     /// Sent with each request.
     pub(super) headers: Vec<(String, String)>,
 }
@@ -48,6 +53,8 @@ impl Endpoint {
             fallback: false,
             skip_verify: false,
             authorities: Vec::new(),
+            client: Vec::new(),
+            dial_timeout: None,
             headers: Vec::new(),
         }
     }
@@ -94,13 +101,13 @@ fn read(file: &Path) -> Result<Option<String>, Error> {
     }
 }
 
-/// A certificate file named in a hosts.toml.
-pub(super) fn read_authority(file: &Path) -> Result<Vec<u8>, Error> {
+/// A PEM file named in a hosts.toml.
+pub(super) fn read_pem(file: &Path) -> Result<Vec<u8>, Error> {
     match read(file)? {
         Some(text) => Ok(text.into_bytes()),
         None => Err(Error::Hosts {
             path: file.to_owned(),
-            cause: "a hosts.toml names it as ca, but it is not there".into(),
+            cause: "a hosts.toml names it, but it is not there".into(),
         }),
     }
 }
@@ -251,18 +258,24 @@ fn set(endpoint: &mut Endpoint, key: &str, value: &DeValue<'_>, file: &Path) -> 
     match key {
         "capabilities" => {
             let capabilities = strings(value)?;
+            let capabilities: Vec<String> =
+                capabilities.iter().map(|text| text.to_ascii_lowercase()).collect();
             if let Some(bad) = capabilities
                 .iter()
                 .find(|c| !matches!(c.as_str(), "pull" | "resolve" | "push" | "referrers"))
             {
                 return Err(format!("\"{bad}\" is not pull, resolve or push"));
             }
-            endpoint.pulls = capabilities.iter().any(|c| c == "pull");
-            endpoint.resolves = capabilities.iter().any(|c| c == "resolve");
+            // None named: all of them.
+            let has = |name| capabilities.is_empty() || capabilities.iter().any(|c| c == name);
+            (endpoint.pulls, endpoint.resolves) = (has("pull"), has("resolve"));
         }
-        "ca" => {
-            let dir = file.parent().unwrap_or(Path::new("/"));
-            endpoint.authorities = strings(value)?.into_iter().map(|name| dir.join(name)).collect();
+        "ca" => endpoint.authorities = files(value, file)?,
+        "client" => endpoint.client = client(value, file)?,
+        "dial_timeout" => {
+            let text = value.as_str().ok_or("a text like \"5s\" is expected")?;
+            let time = duration(text).ok_or("a time like \"5s\" or \"1m30s\" is expected")?;
+            endpoint.dial_timeout = Some(time).filter(|time| !time.is_zero());
         }
         "skip_verify" => endpoint.skip_verify = boolean(value)?,
         "override_path" => {
@@ -283,6 +296,51 @@ fn set(endpoint: &mut Endpoint, key: &str, value: &DeValue<'_>, file: &Path) -> 
     Ok(())
 }
 
+/// A file with certificate and key; or several such files, or pairs of files, of which only
+/// the first is used.
+fn client(value: &DeValue<'_>, file: &Path) -> Result<Vec<PathBuf>, String> {
+    let Some(several) = value.as_array() else { return files(value, file) };
+    if several.len() > 1 {
+        tracing::warn!(file = %file.display(), "only the first client certificate is used");
+    }
+    let first = several.first().map_or(Ok(Vec::new()), |first| files(first.get_ref(), file))?;
+    if first.len() > 2 {
+        return Err("a certificate's file and its key's are expected".to_owned());
+    }
+    Ok(first)
+}
+
+/// Files' names, from the directory of the hosts.toml.
+fn files(value: &DeValue<'_>, file: &Path) -> Result<Vec<PathBuf>, String> {
+    let dir = file.parent().unwrap_or(Path::new("/"));
+    Ok(strings(value)?.into_iter().map(|name| dir.join(name)).collect())
+}
+
+/// As Go writes them: `1m30s`, `1.5s`, `300ms`.
+fn duration(text: &str) -> Option<Duration> {
+    let (mut sum, mut rest) = (Duration::ZERO, text);
+    loop {
+        let number = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+        let (number, after) = rest.split_at(number);
+        let end = after.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(after.len());
+        let seconds = match &after[..end] {
+            "h" => 3600.0,
+            "m" => 60.0,
+            "s" => 1.0,
+            "ms" => 1e-3,
+            "us" | "\u{b5}s" | "\u{3bc}s" => 1e-6,
+            "ns" => 1e-9,
+            _ => return None,
+        };
+        let part = Duration::try_from_secs_f64(number.parse::<f64>().ok()? * seconds).ok()?;
+        sum = sum.checked_add(part)?;
+        rest = &after[end..];
+        if rest.is_empty() {
+            return Some(sum);
+        }
+    }
+}
+
 fn boolean(value: &DeValue<'_>) -> Result<bool, String> {
     value.as_bool().ok_or_else(|| format!("true or false is expected, not {}", value.type_str()))
 }
@@ -298,112 +356,4 @@ fn strings(value: &DeValue<'_>) -> Result<Vec<String>, String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn bases(text: &str, domain: &str) -> Vec<String> {
-        let found = parse(text, domain, Path::new("/etc/x/hosts.toml")).unwrap();
-        found.into_iter().map(|e| e.base).collect()
-    }
-
-    #[test]
-    fn mirrors_come_in_the_files_order_and_then_the_server() {
-        let text = "server = \"https://registry-1.docker.io\"\n\
-            [host.\"http://zzz:5000\"]\ncapabilities = [\"pull\"]\n\
-            [host.\"https://aaa/some/path\"]\n\
-            [host.\"https://mmm/v2/proxy\"]\noverride_path = true\nskip_verify = true\nca = \"a.crt\"\n";
-        let found = parse(text, "docker.io", Path::new("/etc/x/hosts.toml")).unwrap();
-        let bases: Vec<&str> = found.iter().map(|e| &*e.base).collect();
-        assert_eq!(
-            bases,
-            [
-                "http://zzz:5000/v2",
-                "https://aaa/some/path/v2",
-                "https://mmm/v2/proxy",
-                "https://registry-1.docker.io/v2"
-            ]
-        );
-        assert!(found[0].pulls && !found[0].resolves && found[0].mirror && found[1].resolves);
-        assert!(found[2].skip_verify && found[2].authorities == [PathBuf::from("/etc/x/a.crt")]);
-        assert!(!found[3].mirror);
-    }
-
-    #[test]
-    fn without_a_server_the_registry_itself_is_last() {
-        assert_eq!(bases("[host.\"http://m\"]", "quay.io"), ["http://m/v2", "https://quay.io/v2"]);
-        assert_eq!(bases("", "docker.io"), ["https://registry-1.docker.io/v2"]);
-        assert_eq!(bases("server = \"http://q:1\"", "q:1"), ["http://q:1/v2"]);
-        assert_eq!(
-            bases("server = \"http://q:1\"\n[host.\"http://q:1\"]", "q:1"),
-            ["http://q:1/v2"]
-        );
-    }
-
-    #[test]
-    fn loopback_is_plain_first() {
-        for domain in ["localhost:5000", "127.0.0.1:80", "127.1.2.3:9", "[::1]:5000"] {
-            assert_eq!(upstreams(domain)[0].base, format!("http://{domain}/v2"));
-        }
-        assert_eq!(upstreams("localhost:443").len(), 1);
-        assert!(!is_loopback("localhost.example.org") && !is_loopback("128.0.0.1:80"));
-    }
-
-    #[test]
-    fn a_mistake_names_the_file_and_the_key() {
-        let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("quay.io/hosts.toml");
-        std::fs::create_dir(file.parent().unwrap()).unwrap();
-        for (text, expected) in [
-            ("server = ", "expected"),
-            ("serve = \"x\"", "\"serve\" is not understood"),
-            ("server = 3", "\"server\" is not understood"),
-            ("[host.\"ftp://a\"]", "http:// or https://"),
-            (
-                "[host.\"http://a\"]\nskip_verify = \"yes\"",
-                "host.\"http://a\".skip_verify: true or false",
-            ),
-            ("[host.\"http://a\"]\ncapabilities = [\"fly\"]", "\"fly\" is not pull"),
-            ("[host.\"http://a\"]\nclient = \"x\"", "client: not understood"),
-            ("[host.\"http://u:p@a\"]", "may have a host"),
-        ] {
-            std::fs::write(&file, text).unwrap();
-            let error = endpoints(&[dir.path().to_owned()], "quay.io").unwrap_err().to_string();
-            assert!(
-                error.contains(file.to_str().unwrap()) && error.contains(expected),
-                "{text}: {error}"
-            );
-        }
-    }
-
-    #[test]
-    fn the_hosts_own_directory_goes_before_the_default() {
-        let dir = tempfile::tempdir().unwrap();
-        for (name, mirror) in
-            [("_default", "http://d"), ("a:1", "http://colon"), ("b_2_", "http://under")]
-        {
-            std::fs::create_dir(dir.path().join(name)).unwrap();
-            std::fs::write(
-                dir.path().join(name).join("hosts.toml"),
-                format!("[host.\"{mirror}\"]"),
-            )
-            .unwrap();
-        }
-        let dirs = ["/nonexistent".into(), dir.path().to_owned()];
-        let first = |domain| endpoints(&dirs, domain).unwrap()[0].base.clone();
-        assert_eq!(
-            [first("x"), first("a:1"), first("b:2")],
-            ["http://d/v2", "http://colon/v2", "http://under/v2"]
-        );
-    }
-
-    proptest! {
-        #[test]
-        fn no_text_makes_it_panic(text in "\\PC{0,80}", key in "[a-z_]{1,12}", value in "\\PC{0,12}") {
-            let file = Path::new("/x/hosts.toml");
-            drop(parse(&text, "quay.io", file));
-            drop(parse(&format!("[host.\"http://a\"]\n{key} = {value:?}\n"), "quay.io", file));
-        }
-    }
-}
+mod tests;

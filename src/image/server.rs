@@ -212,10 +212,11 @@ fn build_client(
     // The provider is process-wide; a second call changes nothing and says so.
     drop(rustls::crypto::ring::default_provider().install_default());
     let secure = endpoint.base.starts_with("https://");
+    let identity = identity(endpoint)?;
     let builder = || {
         let mut builder = reqwest::Client::builder()
             .user_agent(concat!("haled/", env!("CARGO_PKG_VERSION")))
-            .connect_timeout(patience.connect)
+            .connect_timeout(endpoint.dial_timeout.unwrap_or(patience.connect))
             .read_timeout(patience.inactivity)
             .default_headers(headers.clone())
             .tls_danger_accept_invalid_certs(endpoint.skip_verify)
@@ -223,6 +224,9 @@ fn build_client(
                 Redirects::Follow => Policy::custom(no_downgrade),
                 Redirects::Refuse => Policy::none(),
             });
+        if let Some(identity) = &identity {
+            builder = builder.identity(identity.clone());
+        }
         if hosts::is_loopback(endpoint.host()) {
             builder = builder.no_proxy();
         }
@@ -231,7 +235,7 @@ fn build_client(
     let mut with_authorities = builder();
     let mut roots = Vec::new();
     for file in &endpoint.authorities {
-        let pem = hosts::read_authority(file)?;
+        let pem = hosts::read_pem(file)?;
         let bad = |cause: String| Error::Hosts { path: file.clone(), cause };
         let certificates = reqwest::Certificate::from_pem_bundle(&pem)
             .map_err(|error| bad(with_causes(&error)))?;
@@ -252,6 +256,21 @@ fn build_client(
         }
         Err(error) => Err(tls(endpoint, &error)),
     }
+}
+
+/// Our certificate and key for a server that asks for one.
+fn identity(endpoint: &Endpoint) -> Result<Option<reqwest::Identity>, Error> {
+    let Some(first) = endpoint.client.first() else { return Ok(None) };
+    let mut pem = Vec::new();
+    for file in &endpoint.client {
+        pem.extend(hosts::read_pem(file)?);
+        pem.push(b'\n');
+    }
+    let bad = |error: reqwest::Error| Error::Hosts {
+        path: first.clone(),
+        cause: format!("no certificate with its key: {}", with_causes(&error)),
+    };
+    reqwest::Identity::from_pem(&pem).map(Some).map_err(bad)
 }
 
 fn tls(endpoint: &Endpoint, error: &reqwest::Error) -> Error {

@@ -39,6 +39,17 @@ impl Registry {
         Self::with("  tls:\n    certificate: @DIR@/registry.crt\n    key: @DIR@/registry.key\n", "")
     }
 
+    /// As `with_tls`, and wants a client's certificate: see `client`.
+    pub(crate) fn with_client_certificates() -> Self {
+        let tls = "  tls:\n    certificate: @DIR@/registry.crt\n    key: @DIR@/registry.key\n    clientcas: [@DIR@/authority.crt]\n";
+        Self::with(tls, "")
+    }
+
+    /// A certificate that its authority signed, and its key.
+    pub(crate) fn client(&self) -> (PathBuf, PathBuf) {
+        (self.dir.path().join("registry.crt"), self.dir.path().join("registry.key"))
+    }
+
     /// The authority of its certificate.
     pub(crate) fn authority(&self) -> PathBuf {
         self.dir.path().join("authority.crt")
