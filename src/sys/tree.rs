@@ -10,8 +10,11 @@ use std::path::Path;
 
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags};
 
-/// Directories held open at once. A deeper one is moved up before it is removed.
+/// Directories held open at once. A deeper one is moved up before it is removed, where that
+/// can be done.
 const MAX_OPEN: usize = 64;
+/// Deepest directory where nothing can be moved up. Image layers end at 512.
+const MAX_DEPTH: usize = 768;
 /// Most entries measured in one walk.
 const MAX_ENTRIES: u64 = 20_000_000;
 
@@ -86,8 +89,12 @@ fn empty(
             }
             if depth >= MAX_OPEN {
                 *moved += 1;
-                rustix::fs::renameat(dir, name, top, format!(".moved-up-{moved}"))?;
-                continue;
+                match rustix::fs::renameat(dir, name, top, format!(".moved-up-{moved}")) {
+                    Ok(()) => continue,
+                    // An overlay doesn't move directories of its lower layers.
+                    Err(rustix::io::Errno::XDEV) if depth < MAX_DEPTH => {}
+                    Err(error) => return Err(error.into()),
+                }
             }
             let below = open_dir(dir, name)?;
             empty(below.as_fd(), top, depth + 1, moved)?;

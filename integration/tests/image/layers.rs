@@ -187,3 +187,18 @@ async fn what_gnu_tar_writes() {
         .to_string();
     assert!(error.contains("sparse files in the PAX form"), "{error}");
 }
+
+/// The overlay doesn't move a lower layer's directory, so it is emptied where it is.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_replaces_a_deep_directory_of_a_lower_layer() {
+    let node = Node::new();
+    let deep = format!("top/{}", "d/".repeat(300));
+    let lower = Layer::new().file(&format!("{deep}file"), "lower").tar();
+    let upper = Layer::new().file("top", "a file now").tar();
+    let image = imported(&node, &[lower, upper]).await.unwrap();
+    let id = container();
+    let root = node.images.prepare_rootfs(&id, &image).await.unwrap();
+    assert_eq!(read(root.join("top")), "a file now");
+    node.images.release_rootfs(&id).await.unwrap();
+    node.assert_tidy();
+}
