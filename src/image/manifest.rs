@@ -61,25 +61,51 @@ pub(super) struct Platform {
 impl Platform {
     /// This machine's.
     pub(super) fn host() -> Self {
-        let (architecture, variant) = match std::env::consts::ARCH {
-            "x86_64" => ("amd64", "v1"),
-            "x86" => ("386", ""),
-            "aarch64" => ("arm64", "v8"),
-            "arm" => ("arm", "v7"),
-            "powerpc64" => ("ppc64le", ""),
-            other => (other, ""),
+        let architecture = match std::env::consts::ARCH {
+            "x86" => "386",
+            "powerpc64" => "ppc64le",
+            other => go_name(other),
         };
+        let variant = base_variant(architecture);
         Self { architecture: architecture.into(), os: "linux".into(), variant: variant.into() }
     }
 
     /// Whether a manifest for `offered` runs here. An absent variant is the base one.
     fn takes(&self, offered: &Self) -> bool {
-        let variant = offered.variant.as_str();
+        let (architecture, variant) = offered.normal();
         offered.os == self.os
-            && offered.architecture == self.architecture
-            && (variant.is_empty()
-                || variant == self.variant
-                || (self.architecture == "arm" && variant < &*self.variant))
+            && architecture == self.architecture
+            && (variant == self.variant || (self.architecture == "arm" && variant < &*self.variant))
+    }
+
+    /// Architecture and variant as they should be written.
+    fn normal(&self) -> (&str, &str) {
+        let architecture = go_name(&self.architecture);
+        let variant = match self.variant.as_str() {
+            "" => base_variant(architecture),
+            variant => variant,
+        };
+        (architecture, variant)
+    }
+}
+
+/// An architecture's name in manifests, which is Go's.
+fn go_name(architecture: &str) -> &str {
+    match architecture {
+        "x86_64" | "x86-64" => "amd64",
+        "aarch64" => "arm64",
+        "loongarch64" => "loong64",
+        other => other,
+    }
+}
+
+/// What a manifest without a variant is for.
+fn base_variant(architecture: &str) -> &'static str {
+    match architecture {
+        "amd64" => "v1",
+        "arm64" => "v8",
+        "arm" => "v7",
+        _ => "",
     }
 }
 
@@ -206,12 +232,17 @@ impl Manifest {
     }
 }
 
-/// The first manifest for this platform; one without a platform only where none has one
-/// that fits (its configuration is then asked).
+/// The manifest for this platform: of several the one with the highest variant, of those
+/// the first. One without a platform only where none has one that fits (its configuration
+/// is then asked).
 pub(super) fn choose<'a>(host: &Platform, manifests: &'a [Descriptor]) -> Choice<'a> {
-    let fits = |d: &&Descriptor| d.platform.as_ref().is_some_and(|p| host.takes(p));
-    let silent = |d: &&Descriptor| d.platform.is_none();
-    if let Some(found) = manifests.iter().find(fits).or_else(|| manifests.iter().find(silent)) {
+    let fitting = manifests.iter().rev().filter_map(|descriptor| {
+        let platform = descriptor.platform.as_ref().filter(|platform| host.takes(platform))?;
+        Some((descriptor, platform.normal().1))
+    });
+    // The last of equals, which is the first before `rev`.
+    let best = fitting.max_by_key(|(_, variant)| *variant).map(|(descriptor, _)| descriptor);
+    if let Some(found) = best.or_else(|| manifests.iter().find(|d| d.platform.is_none())) {
         return Choice::This(found);
     }
     let offered: Vec<String> =
@@ -312,6 +343,25 @@ mod tests {
         assert_eq!(found.digest, manifests[2].digest);
         let Choice::None(offered) = choose(&amd64(), &manifests[..2]) else { panic!("one") };
         assert_eq!(offered, "linux/s390x, linux/amd64/v3");
+    }
+
+    #[test]
+    fn arm_takes_the_best_of_older_variants() {
+        let arm = |variant: &str| Platform {
+            os: "linux".into(),
+            architecture: "arm".into(),
+            variant: variant.into(),
+        };
+        let manifests = [entry("arm", "v5"), entry("arm", "v7"), entry("arm", "v6")];
+        for (host, best) in [("v7", 1), ("v6", 2), ("v5", 0)] {
+            let Choice::This(found) = choose(&arm(host), &manifests) else { panic!("none") };
+            assert_eq!(found.digest, manifests[best].digest, "{host}");
+        }
+        let unnamed = [entry("arm", "")];
+        assert!(matches!(choose(&arm("v7"), &unnamed), Choice::This(_)));
+        assert!(matches!(choose(&arm("v6"), &unnamed), Choice::None(_)));
+        let kernels_name = [entry("x86_64", "")];
+        assert!(matches!(choose(&amd64(), &kernels_name), Choice::This(_)));
     }
 
     #[test]
