@@ -578,6 +578,46 @@ async fn every_form_of_archive() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_layout_of_several_images() {
+    let of = |text: &str| Built::oci(&[(Layer::new().file("a", text).tar(), Packing::Gzip)]);
+    let (one, two) = (of("1"), of("2"));
+    let layout = |names: &[(&Built, serde_json::Value)]| {
+        let mut files = Vec::new();
+        let mut entries = Vec::new();
+        for (built, annotations) in names {
+            let mut all = built.layout(annotations);
+            let index: serde_json::Value = serde_json::from_slice(&all[1].1).unwrap();
+            entries.push(index["manifests"][0].clone());
+            files.extend(all.split_off(2));
+        }
+        let index = serde_json::json!({"schemaVersion": 2, "manifests": entries});
+        files.push(("oci-layout".to_owned(), b"{}".to_vec()));
+        files.push(("index.json".to_owned(), index.to_string().into_bytes()));
+        build::archive(&files)
+    };
+    let reference = |name: &str| serde_json::json!({"org.opencontainers.image.ref.name": name});
+    let none = serde_json::json!({});
+
+    let node = Node::new();
+    let nameless = layout(&[(&one, none.clone()), (&two, none)]);
+    let error = node.images.import_stream(&nameless[..], None).await.unwrap_err().to_string();
+    assert!(error.contains(&one.digest()) && error.contains(&two.digest()), "{error}");
+    assert!(node.images.list().is_empty());
+
+    let bare = layout(&[(&one, reference("v1")), (&two, reference("v2"))]);
+    assert_eq!(node.images.import_stream(&bare[..], None).await.unwrap().len(), 2);
+
+    let same = layout(&[(&one, reference("q.io/a:1")), (&one, reference("q.io/a:2"))]);
+    let images = node.images.import_stream(&same[..], None).await.unwrap();
+    assert_eq!(
+        (images.len(), &images[0].tags[..]),
+        (1, &["q.io/a:1", "q.io/a:2"].map(str::to_owned)[..])
+    );
+    let images = node.images.import_stream(&same[..], Some("mine")).await.unwrap();
+    assert!(images[0].tags.contains(&"docker.io/library/mine:latest".to_owned()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_archive_cannot_claim_a_digest_that_it_is_not() {
     let (node, built) = (Node::new(), three_layers());
     let path = node.dir.path().join("archive");

@@ -33,6 +33,7 @@ pub const MAX_ARCHIVE: u64 = 256 << 30;
 const SPOOL_BUFFER: usize = 256 << 10;
 /// Indexes within indexes.
 const MAX_NESTING: usize = 4;
+const REF_NAME: &str = "org.opencontainers.image.ref.name";
 /// What a root file system's containers get as PATH.
 const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -206,48 +207,65 @@ impl Import {
         else {
             return Err(self.wrong("its index.json is no index"));
         };
-        // Entries of one name are one image for several platforms.
-        let mut groups: BTreeMap<Option<String>, Vec<Descriptor>> = BTreeMap::new();
-        for descriptor in manifests {
-            groups.entry(oci_name(&descriptor)).or_default().push(descriptor);
-        }
-        if groups.is_empty() {
+        let images = grouped(manifests);
+        if images.is_empty() {
             return Err(self.wrong("it holds no image"));
         }
-        if groups.len() > 1 && self.name.is_some() {
+        if images.len() > 1 && self.name.is_some() {
             return Err(self.wrong(format!(
                 "it holds {} images, which one name can't stand for: leave the name out",
-                groups.len()
+                images.len()
             )));
         }
-        groups
-            .into_iter()
-            .map(|(name, group)| self.oci_image(source, name.as_deref(), &group))
-            .collect()
+        images.iter().map(|(names, group)| self.oci_image(source, names, group)).collect()
+    }
+
+    /// Of several images for one platform and under one name none is the right one.
+    fn check_unambiguous(&self, group: &[Descriptor]) -> Result<(), Error> {
+        let Choice::This(chosen) = manifest::choose(&Platform::host(), group) else {
+            return Ok(());
+        };
+        let rivals: BTreeSet<String> = group
+            .iter()
+            .filter(|entry| entry.platform == chosen.platform)
+            .map(|entry| entry.digest.to_string())
+            .collect();
+        if rivals.len() == 1 {
+            return Ok(());
+        }
+        Err(self.wrong(format!(
+            "nothing tells its {} images apart ({}): save them with a name each",
+            rivals.len(),
+            Vec::from_iter(rivals).join(", ")
+        )))
     }
 
     fn oci_image(
         &self,
         source: &Source,
-        name: Option<&str>,
+        names: &[String],
         group: &[Descriptor],
     ) -> Result<Ready, Error> {
-        let mut names: Vec<Reference> = match (&self.name, name) {
-            (Some(name), _) => vec![name.clone()],
-            (None, Some(name)) => vec![Reference::parse(name)?],
-            (None, None) => vec![],
+        self.check_unambiguous(group)?;
+        let given: Vec<Reference> = match &self.name {
+            Some(name) => vec![name.clone()],
+            None => names.iter().map(|name| Reference::parse(name)).collect::<Result<_, _>>()?,
         };
         let shown =
-            names.first().map_or_else(|| self.path.display().to_string(), ToString::to_string);
+            given.first().map_or_else(|| self.path.display().to_string(), ToString::to_string);
         let mut blobs = BTreeSet::new();
         let mut leases = Vec::new();
         let (top, manifest) = self.oci_manifest(source, group, &shown, &mut blobs, &mut leases)?;
-        match names.first().map(|name| (name, &name.version)) {
-            Some((name, Version::Tag(_))) => names.push(name.with_digest(&top)),
-            Some((name, Version::Digest(digest))) if *digest != top => {
-                return Err(self.wrong(format!("what it calls {name} is {top}")));
+        let mut names = Vec::new();
+        for name in given {
+            match &name.version {
+                Version::Digest(digest) if *digest != top => {
+                    return Err(self.wrong(format!("what it calls {name} is {top}")));
+                }
+                Version::Digest(_) => {}
+                Version::Tag(_) => names.push(name.with_digest(&top)),
             }
-            Some(_) | None => {}
+            names.push(name);
         }
         let mut size_bytes = manifest.config.size;
         let (config_digest, _, lease) = self.store_descriptor(source, &manifest.config)?;
@@ -437,9 +455,30 @@ fn blob_name(digest: &Digest) -> String {
 fn oci_name(descriptor: &Descriptor) -> Option<String> {
     let annotation =
         |key: &str| descriptor.annotations.get(key).filter(|name| !name.is_empty()).cloned();
-    annotation("io.containerd.image.name").or_else(|| {
-        annotation("org.opencontainers.image.ref.name").filter(|name| name.contains(['/', ':']))
-    })
+    annotation("io.containerd.image.name")
+        .or_else(|| annotation(REF_NAME).filter(|name| name.contains(['/', ':'])))
+}
+
+/// An index's images: entries of one name are one image for several platforms, and the same
+/// entries under several names are one image too.
+fn grouped(manifests: Vec<Descriptor>) -> Vec<(Vec<String>, Vec<Descriptor>)> {
+    let mut by_name: BTreeMap<(Option<String>, Option<String>), Vec<Descriptor>> = BTreeMap::new();
+    for descriptor in manifests {
+        let name = oci_name(&descriptor);
+        let bare = descriptor.annotations.get(REF_NAME).filter(|_| name.is_none()).cloned();
+        by_name.entry((name, bare)).or_default().push(descriptor);
+    }
+    let mut images: Vec<(Vec<String>, Vec<Descriptor>)> = Vec::new();
+    for ((name, _), group) in by_name {
+        let digests = |group: &[Descriptor]| -> BTreeSet<String> {
+            group.iter().map(|entry| entry.digest.to_string()).collect()
+        };
+        match images.iter_mut().find(|(_, known)| digests(known) == digests(&group)) {
+            Some((names, _)) => names.extend(name),
+            None => images.push((Vec::from_iter(name), group)),
+        }
+    }
+    images
 }
 
 fn merged(leases: Vec<Lease>) -> Lease {
