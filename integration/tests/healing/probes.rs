@@ -2,11 +2,20 @@
 //! servers that answer in odd ways.
 
 use std::collections::HashMap;
-use std::time::Duration;
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::{Duration, Instant};
 
 use haled::proto::cri;
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+use tokio_stream::wrappers::TcpListenerStream;
 
-use crate::daemon::Daemon;
+use crate::daemon::{Daemon, PATIENCE};
 
 /// A sandbox whose container `app` has these probes, by kind.
 fn probed(daemon: &Daemon, name: &str, probes: &[(&str, &str)]) -> cri::PodSandboxConfig {
@@ -82,17 +91,16 @@ async fn readiness_comes_and_goes_without_a_restart() {
 /// A first process that reaps what is left to it.
 const REAPS: &str = "while true; do sleep 0.1; done";
 
-/// The whole of a container's first probe, as `crictl inspect` shows it.
-async fn report(daemon: &Daemon, container: &str) -> serde_json::Value {
+/// A container's health in full, as `crictl inspect` shows it.
+async fn health(daemon: &Daemon, container: &str) -> Value {
     let request = cri::ContainerStatusRequest { container_id: container.into(), verbose: true };
     let response = daemon.runtime().await.container_status(request).await.unwrap().into_inner();
-    let health: serde_json::Value = serde_json::from_str(&response.info["health"]).unwrap();
-    health["probes"][0].clone()
+    serde_json::from_str(&response.info["health"]).unwrap()
 }
 
 /// Runs one shell script, once, as readiness probe and gives the container once it counts.
 async fn readiness(daemon: &Daemon, script: &str, limit_ms: u32, reason: &str) -> String {
-    let probe = serde_json::json!({
+    let probe = json!({
         "exec": { "command": ["sh", "-c", script] },
         "timeoutMilliseconds": limit_ms, "periodSeconds": 600, "failureThreshold": 1,
     });
@@ -131,7 +139,7 @@ async fn ten_kib_of_a_flood_are_kept() {
     let daemon = Daemon::start().await;
     let flood = "yes flood | head -c 30000000; yes flood | head -c 30000000 >&2";
     let id = readiness(&daemon, flood, 30_000, "Healthy").await;
-    let output = report(&daemon, &id).await["lastOutput"].as_str().unwrap().to_owned();
+    let output = health(&daemon, &id).await["probes"][0]["lastOutput"].as_str().unwrap().to_owned();
     assert_eq!(output.len(), 10 << 10);
     assert!(output.starts_with("flood\nflood\n"), "{output}");
 }
@@ -142,6 +150,127 @@ async fn ten_kib_of_a_binary_flood_are_kept() {
     let daemon = Daemon::start().await;
     let flood = "head -c 100000 /dev/urandom; exit 1";
     let id = readiness(&daemon, flood, 30_000, "NotReady").await;
-    let length = report(&daemon, &id).await["lastOutput"].as_str().unwrap().len();
+    let length = health(&daemon, &id).await["probes"][0]["lastOutput"].as_str().unwrap().len();
     assert!((10_000..=10 << 10).contains(&length), "{length}");
+}
+
+/// A web server whose scripts answer with redirects.
+const REDIRECTS: &str = r#"
+mkdir -p /w/cgi-bin; cd /w/cgi-bin
+answers() { printf '#!/bin/sh\nprintf "%s"\n' "$2" > "$1"; }
+answers within 'Status: 302 Found\r\nLocation: /cgi-bin/end?at=last\r\n\r\n'
+answers without 'Status: 301 Moved\r\nLocation: http://elsewhere.example/login\r\n\r\n'
+answers nowhere 'Status: 302 Found\r\nLocation: /no-such-file\r\n\r\n'
+answers round 'Status: 307 Again\r\nLocation: /cgi-bin/round\r\n\r\n'
+printf '#!/bin/sh\nprintf "Content-type: text/plain\\r\\n\\r\\n%%s" "$QUERY_STRING"\n' > end
+busybox chmod 755 *
+exec httpd -f -p 80 -h /w
+"#;
+
+/// A container that runs `script` with this readiness probe of a server.
+async fn serve(daemon: &Daemon, name: &str, mut probe: Value, script: &str) -> String {
+    probe["periodMilliseconds"] = 200.into();
+    probe["timeoutSeconds"] = 5.into();
+    let config = probed(daemon, name, &[("readiness", &probe.to_string())]);
+    let pod = daemon.run(&config).await;
+    daemon.run_container(&pod, Daemon::container("app", script)).await
+}
+
+/// The last output of the container's probe once its health is `reason`, which it may also be
+/// before the server listens.
+async fn output(daemon: &Daemon, id: &str, reason: &str) -> String {
+    let began = Instant::now();
+    loop {
+        let health = health(daemon, id).await;
+        let output = health["probes"][0]["lastOutput"].as_str().unwrap_or_default();
+        if health["state"] == reason && !output.contains("refused") {
+            return output.to_owned();
+        }
+        assert!(began.elapsed() < PATIENCE, "not {reason}: {health}\n{}", daemon.log());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test]
+async fn redirects_are_followed_within_the_host() {
+    let daemon = Daemon::start().await;
+    let expected = [
+        ("within", "Healthy", "at=last"),
+        ("without", "Healthy", "redirected to another host, http://elsewhere.example/login"),
+        ("nowhere", "NotReady", "HTTP probe failed with statuscode: 404"),
+        ("round", "NotReady", "stopped after 10 redirects"),
+    ];
+    for (name, reason, wanted) in expected {
+        let probe = json!({"httpGet": {"path": format!("/cgi-bin/{name}"), "port": 80}});
+        let id = serve(&daemon, name, probe, REDIRECTS).await;
+        let output = output(&daemon, &id, reason).await;
+        assert!(output.contains(wanted), "{name}: {output}");
+    }
+}
+
+/// A socket of the test's own that listens inside the container's network.
+async fn listen(daemon: &Daemon, id: &str, port: u16) -> TcpListener {
+    let netns = PathBuf::from(format!("/proc/{}/ns/net", daemon.pid(id).await));
+    let make = || std::net::TcpListener::bind((Ipv4Addr::UNSPECIFIED, port));
+    let listener = haled::sys::netns::within(&netns, make).unwrap();
+    listener.set_nonblocking(true).unwrap();
+    TcpListener::from_std(listener).unwrap()
+}
+
+/// TLS with a certificate that is nobody's: signed by itself, for another name, and over.
+fn worthless_certificate() -> TlsAcceptor {
+    let mut params = rcgen::CertificateParams::new(vec!["elsewhere.example".to_owned()]).unwrap();
+    params.not_after = rcgen::date_time_ymd(2001, 1, 1);
+    let key = rcgen::KeyPair::generate().unwrap();
+    let certificate = params.self_signed(&key).unwrap();
+    let key = rustls::pki_types::PrivatePkcs8KeyDer::from(key.serialize_der());
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate.der().clone()], key.into())
+        .unwrap();
+    TlsAcceptor::from(Arc::new(config))
+}
+
+#[tokio::test]
+async fn https_does_not_ask_who_the_server_is() {
+    let daemon = Daemon::start().await;
+    let probe = json!({"httpGet": {"path": "/", "port": 443, "scheme": "HTTPS"}});
+    let id = serve(&daemon, "tls", probe, REAPS).await;
+    let listener = listen(&daemon, &id, 443).await;
+    let sound = Arc::new(AtomicBool::new(true));
+    let answers = sound.clone();
+    tokio::spawn(async move {
+        let tls = worthless_certificate();
+        while let Ok((stream, _)) = listener.accept().await {
+            let mut stream = tls.accept(stream).await.unwrap();
+            assert_ne!(stream.read(&mut [0; 1024]).await.unwrap(), 0, "no request");
+            let status = if answers.load(Relaxed) { "200 OK" } else { "503 Down" };
+            let answer = format!("HTTP/1.1 {status}\r\ncontent-length: 6\r\n\r\nsecret");
+            stream.write_all(answer.as_bytes()).await.unwrap();
+            stream.shutdown().await.ok();
+        }
+    });
+    assert_eq!(output(&daemon, &id, "Healthy").await, "secret");
+    sound.store(false, Relaxed);
+    let output = output(&daemon, &id, "NotReady").await;
+    assert_eq!(output, "HTTP probe failed with statuscode: 503");
+}
+
+#[tokio::test]
+async fn grpc_passes_while_the_service_says_serving() {
+    let daemon = Daemon::start().await;
+    let probe = json!({"grpc": {"port": 5000, "service": "db"}});
+    let id = serve(&daemon, "grpc", probe, REAPS).await;
+    let listener = listen(&daemon, &id, 5000).await;
+    let (reporter, service) = tonic_health::server::health_reporter();
+    reporter.set_service_status("db", tonic_health::ServingStatus::Serving).await;
+    let server = tonic::transport::Server::builder().add_service(service);
+    tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
+    assert_eq!(output(&daemon, &id, "Healthy").await, "service healthy");
+    reporter.set_service_status("db", tonic_health::ServingStatus::NotServing).await;
+    let output = output(&daemon, &id, "NotReady").await;
+    assert_eq!(output, "service unhealthy (responded with \"NOT_SERVING\")");
 }
