@@ -274,3 +274,43 @@ async fn grpc_passes_while_the_service_says_serving() {
     let output = output(&daemon, &id, "NotReady").await;
     assert_eq!(output, "service unhealthy (responded with \"NOT_SERVING\")");
 }
+
+/// A manifest whose probe asks for a port by its name.
+fn named_port(name: &str) -> String {
+    format!(
+        "
+apiVersion: v1
+kind: Pod
+metadata:
+  name: named
+spec:
+  terminationGracePeriodSeconds: 2
+  containers:
+  - name: app
+    image: busybox
+    imagePullPolicy: IfNotPresent
+    command: [sh, -c, exec httpd -f -p 8080 -h /www]
+    ports:
+    - {{name: metrics, containerPort: 9090}}
+    - {{name: web, containerPort: 8080}}
+    readinessProbe:
+      httpGet: {{path: /index.html, port: {name}}}
+      periodSeconds: 1
+"
+    )
+}
+
+#[tokio::test]
+async fn a_probe_may_name_its_port() {
+    let daemon = Daemon::start().await;
+    let error = daemon.apply(&named_port("wed")).await.unwrap_err();
+    assert_eq!(error.code(), tonic::Code::InvalidArgument);
+    for needle in ["spec.containers[0].readinessProbe.httpGet.port", "\"wed\""] {
+        assert!(error.message().contains(needle), "{}", error.message());
+    }
+    daemon.apply(&named_port("web")).await.unwrap();
+    let app = daemon.settled("named", 0).await;
+    let health = health(&daemon, &app.id).await;
+    assert_eq!(health["probes"][0]["lastOutput"], "it works\n");
+    assert_eq!(health["probes"][0]["handler"], "http-get http://:8080/index.html");
+}
