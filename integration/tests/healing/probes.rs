@@ -122,6 +122,17 @@ async fn a_command_that_hangs_fails_and_is_ended() {
 }
 
 #[tokio::test]
+async fn an_endless_flood_is_ended_at_its_time() {
+    let daemon = Daemon::start().await;
+    let id = readiness(&daemon, "yes 774 & exec yes 775 >&2", 500, "NotReady").await;
+    let message = daemon.status(&id).await.message;
+    assert!(message.contains("command timed out after 0.5 s"), "{message}");
+    let (_, processes) = daemon.exec(&id, &["ps"]).await;
+    // With its arguments: what is dead and waits for the node's init to reap it has none.
+    assert!(!processes.contains("yes 77"), "{processes}");
+}
+
+#[tokio::test]
 async fn what_a_timed_out_command_forked_is_ended_with_it() {
     let daemon = Daemon::start().await;
     // In the background, in a session of its own, and left to the first process.
