@@ -69,7 +69,8 @@ pub(super) async fn get(handler: &Handler, target: &Target) -> Result<Outcome, N
     Err(failed(format!("Get \"{url}\": stopped after {MAX_REDIRECTS} redirects")))
 }
 
-/// The defaults, and over them the probe's own; an empty value only removes a default.
+/// The defaults, and over them the probe's own; an empty value only removes a default. No
+/// request goes without a host, so an empty one leaves it at the URL's.
 fn request_headers(own: &[(String, String)]) -> HeaderMap {
     let mut headers = HeaderMap::new();
     headers.insert(USER_AGENT, HeaderValue::from_static(AGENT));
@@ -85,7 +86,7 @@ fn request_headers(own: &[(String, String)]) -> HeaderMap {
             headers.remove(&name);
             replaced.push(name.clone());
         }
-        let default = name == USER_AGENT || name == ACCEPT;
+        let default = [USER_AGENT, ACCEPT, HOST].contains(&name);
         if !(default && value.is_empty()) {
             headers.append(name, value);
         }
@@ -258,5 +259,7 @@ mod tests {
         );
         let own = request_headers(&[("Host".to_owned(), "web.example".to_owned())]);
         assert_eq!(request(&url, &own).unwrap().headers()[HOST], "web.example");
+        let empty = request_headers(&[("Host".to_owned(), String::new())]);
+        assert_eq!(request(&url, &empty).unwrap().headers()[HOST], "10.0.0.1:8080");
     }
 }
