@@ -37,12 +37,13 @@
 //! | [`image`] | references, registries, content, layers, root file systems | anything that runs |
 //! | [`network`] | CNI configuration, plugins, results | pods |
 //! | [`stats`] | what cgroups use | containers |
+//! | [`stream`] | exec, attach and port-forward over SPDY | pods, gRPC |
 //! | [`config`] | the TOML file | a look at the machine |
 //! | [`cli`] | halectl: everything over the socket | any other room |
 //! | [`store`] | versioned records in SQLite | what a record means |
 //! | [`sys`] | all `unsafe`, descriptors, mounts, namespaces, cgroups | a word of the domain |
 //!
-//! `cri → manifest, pod, container, image, network, stats`; `manifest → pod, container, health, image`;
+//! `cri → manifest, pod, container, image, network, stats, stream`; `manifest → pod, container, health, image`;
 //! `pod → container, network, monitor`; `container → oci, monitor, image, health`. The rooms
 //! at the bottom don't know each other. [`daemon`] puts them together.
 //!
@@ -88,6 +89,8 @@ pub mod pod;
 pub mod stats;
 #[cfg(feature = "daemon")]
 pub mod store;
+#[cfg(feature = "daemon")]
+pub mod stream;
 
 /// The generated protocol code.
 #[cfg(feature = "daemon")]
