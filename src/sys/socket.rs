@@ -89,7 +89,7 @@ pub fn peer_pid(socket: impl AsFd) -> io::Result<i32> {
 
 /// The first descriptor that comes with the next message; `None`: a message without one, or
 /// the other side has closed.
-pub fn receive_fd(socket: &OwnedFd) -> io::Result<Option<OwnedFd>> {
+pub fn receive_fd(socket: impl AsFd) -> io::Result<Option<OwnedFd>> {
     let mut data = [0u8; 4096];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
@@ -103,6 +103,15 @@ pub fn receive_fd(socket: &OwnedFd) -> io::Result<Option<OwnedFd>> {
         }
     }
     Ok(first)
+}
+
+/// Small messages go at once, and a peer that has vanished is noticed within some minutes.
+pub fn prepare_tcp(socket: impl AsFd) -> io::Result<()> {
+    use rustix::net::sockopt;
+    sockopt::set_tcp_nodelay(&socket, true)?;
+    sockopt::set_socket_keepalive(&socket, true)?;
+    sockopt::set_tcp_keepidle(&socket, std::time::Duration::from_mins(1))?;
+    Ok(())
 }
 
 fn address(dir: BorrowedFd<'_>, name: &str) -> io::Result<SocketAddrUnix> {

@@ -1,10 +1,11 @@
 //! SPDY/3.1, as much of it as Kubernetes' clients speak.
 //!
 //! `frame` and `headers` are the codec: pure, bounded, and indifferent to where frames are cut.
-//! There are no flow-control windows: Kubernetes' clients
+//! `connection` has the streams. There are no flow-control windows: Kubernetes' clients
 //! (moby/spdystream) neither keep to them nor send WINDOW_UPDATE, and would be waited for
 //! in vain; what holds a fast sender back is TCP.
 
+pub(super) mod connection;
 pub mod frame;
 pub mod headers;
 

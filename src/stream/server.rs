@@ -1,0 +1,222 @@
+//! The HTTP side: a request with a token becomes a session.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::body::Incoming as Body;
+use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderValue, UPGRADE};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+
+use super::command::{self, Start, Wanted};
+use super::negotiate::{self, ACCEPTED, Refusal, VERSION};
+use super::port_forward::{self, Connect};
+use super::spdy::connection::Connection;
+use super::token::Tokens;
+
+/// Sessions at once; more connections wait.
+const MAX_SESSIONS: usize = 512;
+/// How long a client may take to send its request.
+const REQUEST_LIMIT: Duration = Duration::from_secs(10);
+/// After a connection could not be accepted.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+const SPDY: &str = "SPDY/3.1";
+
+/// Where and how it serves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// Port 0: any that is free.
+    pub address: SocketAddr,
+    /// A session on which nothing has moved for this long is broken off.
+    pub idle: Duration,
+    /// How long a client may take to open the streams of its session.
+    pub creation: Duration,
+}
+
+/// What a token stands for.
+enum Session {
+    Exec(Wanted, Start),
+    Attach(Wanted, Start),
+    PortForward(Connect),
+}
+
+impl Session {
+    /// The first part of its URL's path.
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::Exec(..) => "exec",
+            Self::Attach(..) => "attach",
+            Self::PortForward(_) => "portforward",
+        }
+    }
+}
+
+/// Gives URLs for sessions.
+#[derive(Clone)]
+pub struct Server {
+    tokens: Arc<Mutex<Tokens<Session>>>,
+    base: String,
+    settings: Settings,
+}
+
+/// Too many URLs have been given and not used.
+#[derive(Debug, thiserror::Error)]
+#[error("too many streaming sessions wait for their client; try again")]
+pub struct TooMany;
+
+impl Server {
+    /// Listens; [`Server::serve`] does the rest.
+    pub async fn bind(settings: Settings) -> io::Result<(Self, TcpListener)> {
+        let listener = TcpListener::bind(settings.address).await?;
+        let base = format!("http://{}", listener.local_addr()?);
+        Ok((Self { tokens: Arc::default(), base, settings }, listener))
+    }
+
+    /// The URL of a command to execute.
+    pub fn exec(&self, wanted: Wanted, start: Start) -> Result<String, TooMany> {
+        self.url(Session::Exec(wanted, start))
+    }
+
+    /// The URL of a container to attach to.
+    pub fn attach(&self, wanted: Wanted, start: Start) -> Result<String, TooMany> {
+        self.url(Session::Attach(wanted, start))
+    }
+
+    /// The URL of a pod whose ports are forwarded.
+    pub fn port_forward(&self, connect: Connect) -> Result<String, TooMany> {
+        self.url(Session::PortForward(connect))
+    }
+
+    fn url(&self, session: Session) -> Result<String, TooMany> {
+        let kind = session.kind();
+        let mut tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
+        let token = tokens.issue(session, Instant::now()).ok_or(TooMany)?;
+        Ok(format!("{}/{kind}/{token}", self.base))
+    }
+
+    fn redeem(&self, path: &str) -> Option<Session> {
+        let (kind, token) = path.strip_prefix('/')?.split_once('/')?;
+        let mut tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
+        tokens.redeem(token, Instant::now()).filter(|session| session.kind() == kind)
+    }
+
+    /// Accepts connections for ever.
+    pub async fn serve(self, listener: TcpListener) {
+        let places = Arc::new(Semaphore::new(MAX_SESSIONS));
+        loop {
+            let Ok(place) = places.clone().acquire_owned().await else { return };
+            let stream = match listener.accept().await {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    tracing::error!(%error, "cannot accept a streaming connection");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            };
+            let server = self.clone();
+            tokio::spawn(async move {
+                // Held by whatever the connection becomes.
+                server.connection(stream, Arc::new(place)).await;
+            });
+        }
+    }
+
+    async fn connection(self, stream: TcpStream, place: Arc<tokio::sync::OwnedSemaphorePermit>) {
+        if let Err(error) = crate::sys::socket::prepare_tcp(&stream) {
+            tracing::debug!(%error, "a streaming connection can't be set up");
+        }
+        let service = service_fn(|request| {
+            let (server, place) = (self.clone(), place.clone());
+            async move { Ok::<_, std::convert::Infallible>(server.answer(request, place)) }
+        });
+        let served = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(REQUEST_LIMIT)
+            .serve_connection(TokioIo::new(stream), service)
+            .with_upgrades()
+            .await;
+        if let Err(error) = served {
+            tracing::debug!(%error, "a streaming connection ended");
+        }
+    }
+
+    fn answer(
+        self,
+        mut request: Request<Body>,
+        place: Arc<tokio::sync::OwnedSemaphorePermit>,
+    ) -> Response<Full<Bytes>> {
+        if request.method() != Method::GET && request.method() != Method::POST {
+            return plain(StatusCode::METHOD_NOT_ALLOWED, "405: Method Not Allowed");
+        }
+        let Some(session) = self.redeem(request.uri().path()) else {
+            return plain(StatusCode::NOT_FOUND, "404 page not found");
+        };
+        let spoken = match session {
+            Session::Exec(..) | Session::Attach(..) => negotiate::COMMAND,
+            Session::PortForward(_) => negotiate::PORT_FORWARD,
+        };
+        let subprotocol = match negotiate::subprotocol(request.headers(), spoken) {
+            Ok(subprotocol) => subprotocol,
+            Err(refusal) => return refused(refusal, spoken),
+        };
+        if !negotiate::upgrades_to(request.headers(), SPDY) {
+            let why = "unable to upgrade: missing upgrade headers in request".to_owned();
+            return refused(Refusal::BadRequest(why), spoken);
+        }
+        let upgrade = hyper::upgrade::on(&mut request);
+        let Settings { idle, creation, .. } = self.settings;
+        tokio::spawn(async move {
+            let _place = place;
+            let upgraded = match upgrade.await {
+                Ok(upgraded) => TokioIo::new(upgraded),
+                Err(error) => return tracing::debug!(%error, "an upgrade failed"),
+            };
+            let connection = Connection::new(upgraded, idle);
+            let version = negotiate::version(subprotocol);
+            match session {
+                Session::Exec(wanted, start) | Session::Attach(wanted, start) => {
+                    command::over_spdy(connection, version, wanted, start, creation).await;
+                }
+                Session::PortForward(connect) => {
+                    port_forward::over_spdy(connection, connect, creation).await;
+                }
+            }
+        });
+        let mut response = Response::new(Full::default());
+        *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+        let headers = response.headers_mut();
+        headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+        headers.insert(UPGRADE, HeaderValue::from_static(SPDY));
+        headers.insert(VERSION, HeaderValue::from_static(subprotocol));
+        response
+    }
+}
+
+fn refused(refusal: Refusal, spoken: &[&'static str]) -> Response<Full<Bytes>> {
+    match refusal {
+        Refusal::BadRequest(why) => plain(StatusCode::BAD_REQUEST, &why),
+        Refusal::Forbidden(why) => {
+            let mut response = plain(StatusCode::FORBIDDEN, &why);
+            for protocol in spoken {
+                response.headers_mut().append(ACCEPTED, HeaderValue::from_static(protocol));
+            }
+            response
+        }
+    }
+}
+
+fn plain(status: StatusCode, text: &str) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::from(format!("{text}\n")));
+    *response.status_mut() = status;
+    let kind = HeaderValue::from_static("text/plain; charset=utf-8");
+    response.headers_mut().insert(CONTENT_TYPE, kind);
+    response
+}
