@@ -20,7 +20,7 @@ use crate::network::Network;
 use crate::oci::Runtime;
 use crate::pod::{Services, events, orchestrator, recovery};
 use crate::store::{RootLock, Store};
-use crate::{image, network, oci};
+use crate::{image, network, oci, stream};
 
 /// Threads that drive pods and answer calls; what blocks runs on others.
 const WORKERS: usize = 2;
@@ -87,6 +87,11 @@ async fn serve(config: Config) -> Result<(), String> {
     };
     let manifests = Manifests::open(pods.clone(), images.clone(), store, settings)
         .map_err(|error| text(&error))?;
+    let (streams, stream_listener) =
+        stream::Server::bind(stream_settings(&config)?).await.map_err(|error| {
+            let (address, port) = (&config.stream.address, config.stream.port);
+            format!("cannot listen on {address}, port {port}, for streams: {error}")
+        })?;
     let listener = server::bind(&config.listen)
         .map_err(|error| format!("cannot listen on {}: {error}", config.listen.display()))?;
 
@@ -109,7 +114,9 @@ async fn serve(config: Config) -> Result<(), String> {
         recursive_readonly,
     };
     let count = pods.views().len();
-    let face = Face::new(pods, images, manifests, about);
+    let face = Face::new(pods, images, manifests, streams.clone(), about);
+    // Ends with the daemon: sessions are cut off, what they started is not.
+    tokio::spawn(streams.serve(stream_listener));
     let serving = tokio::spawn(server::serve(face, listener, shutdown(stopped)));
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
@@ -141,6 +148,18 @@ async fn serve(config: Config) -> Result<(), String> {
             Ok(())
         }
     }
+}
+
+fn stream_settings(config: &Config) -> Result<stream::Settings, String> {
+    let settings = &config.stream;
+    // Both were checked with the rest of the configuration.
+    let address = settings.address.parse().map_err(|error| format!("stream.address: {error}"))?;
+    let port = u16::try_from(settings.port).map_err(|error| format!("stream.port: {error}"))?;
+    Ok(stream::Settings {
+        address: std::net::SocketAddr::new(address, port),
+        idle: settings.idle_limit,
+        creation: settings.creation_limit,
+    })
 }
 
 fn services(config: &Config, store: &Store, images: &Images) -> Result<Services, String> {

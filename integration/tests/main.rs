@@ -17,4 +17,5 @@ mod network;
 mod oci;
 mod protocol;
 mod store;
+mod stream;
 mod survival;

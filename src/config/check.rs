@@ -21,6 +21,10 @@ const HANDLER_LIMIT: usize = 63;
 const PARALLEL_LIMIT: usize = 16;
 /// A shorter time of healing would be a hot loop.
 const SHORTEST_TIME: Duration = Duration::from_millis(100);
+/// A shorter limit would break off clients that are merely slow.
+const SHORTEST_STREAM_LIMIT: Duration = Duration::from_secs(1);
+/// A month: more is a slip.
+const LONGEST_STREAM_LIMIT: Duration = Duration::from_hours(720);
 /// A longer one is a slip.
 const LONGEST_TIME: Duration = Duration::from_hours(24);
 
@@ -54,6 +58,12 @@ pub(super) fn mistakes(config: &Config) -> Vec<(String, String)> {
 
     check("image.certs_dirs", config.image.certs_dirs.iter().try_for_each(|dir| absolute(dir)));
     check("image.parallel_layers", parallel(config.image.parallel_layers));
+
+    let stream = &config.stream;
+    check("stream.address", address(&stream.address));
+    check("stream.port", port(stream.port));
+    check("stream.idle_limit", stream_limit(stream.idle_limit));
+    check("stream.creation_limit", stream_limit(stream.creation_limit));
 
     let healing = &config.healing;
     check("healing.backoff_initial", time(healing.backoff_initial));
@@ -214,6 +224,22 @@ fn parallel(layers: usize) -> Result<(), String> {
         return Ok(());
     }
     Err(format!("found {layers}, 1 to {PARALLEL_LIMIT} is allowed"))
+}
+
+fn address(text: &str) -> Result<(), String> {
+    let parsed = text.parse::<IpAddr>().map(drop);
+    parsed.map_err(|_| format!("found {text:?}, an IP address is needed: \"127.0.0.1\""))
+}
+
+fn port(port: usize) -> Result<(), String> {
+    u16::try_from(port).map(drop).map_err(|_| format!("found {port}, 0 to 65535 is allowed"))
+}
+
+fn stream_limit(time: Duration) -> Result<(), String> {
+    if (SHORTEST_STREAM_LIMIT..=LONGEST_STREAM_LIMIT).contains(&time) {
+        return Ok(());
+    }
+    Err(format!("found {time:?}, \"1s\" to \"720h\" is allowed"))
 }
 
 fn time(time: Duration) -> Result<(), String> {

@@ -31,6 +31,8 @@ pub struct Config {
     pub network: NetworkConfig,
     /// `[image]`.
     pub image: ImageConfig,
+    /// `[stream]`.
+    pub stream: StreamConfig,
     /// `[healing]`.
     pub healing: HealingConfig,
     /// `[manifest]`.
@@ -74,6 +76,19 @@ pub struct ImageConfig {
     pub certs_dirs: Vec<PathBuf>,
     /// Layers fetched at once for one image. 3.
     pub parallel_layers: usize,
+}
+
+/// `[stream]`: exec, attach and port-forward.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StreamConfig {
+    /// `127.0.0.1`.
+    pub address: String,
+    /// 0: any that is free.
+    pub port: usize,
+    /// 4 h.
+    pub idle_limit: Duration,
+    /// 30 s.
+    pub creation_limit: Duration,
 }
 
 /// `[healing]`.

@@ -8,7 +8,7 @@ use toml::de::DeTable;
 use super::file::{Mistake, Reading, Section};
 use super::{
     Config, HealingConfig, ImageConfig, LogConfig, ManifestConfig, NetworkConfig, RuntimeConfig,
-    check,
+    StreamConfig, check,
 };
 
 /// Reads a file's text; every mistake in it, in its order.
@@ -39,6 +39,7 @@ pub(super) fn fill<'r, 't>(reading: &'r Reading<'t>, table: &'r DeTable<'t>) -> 
     runtime(top.section("runtime"), &mut config.runtime);
     network(top.section("network"), &mut config.network);
     image(top.section("image"), &mut config.image);
+    stream(top.section("stream"), &mut config.stream);
     healing(top.section("healing"), &mut config.healing);
     manifest(top.section("manifest"), &mut config.manifest);
     log(top.section("log"), &mut config.log);
@@ -74,6 +75,14 @@ fn image(mut section: Section<'_, '_>, config: &mut ImageConfig) {
     section.finish();
 }
 
+fn stream(mut section: Section<'_, '_>, config: &mut StreamConfig) {
+    section.set("address", &mut config.address);
+    section.set("port", &mut config.port);
+    section.set("idle_limit", &mut config.idle_limit);
+    section.set("creation_limit", &mut config.creation_limit);
+    section.finish();
+}
+
 fn healing(mut section: Section<'_, '_>, config: &mut HealingConfig) {
     section.set("backoff_initial", &mut config.backoff_initial);
     section.set("backoff_max", &mut config.backoff_max);
@@ -104,6 +113,7 @@ impl Default for Config {
             runtime: RuntimeConfig::default(),
             network: NetworkConfig::default(),
             image: ImageConfig::default(),
+            stream: StreamConfig::default(),
             healing: HealingConfig::default(),
             manifest: ManifestConfig::default(),
             log: LogConfig::default(),
@@ -142,6 +152,17 @@ impl Default for ImageConfig {
         Self {
             certs_dirs: ["/etc/haled/certs.d", "/etc/containerd/certs.d"].map(PathBuf::from).into(),
             parallel_layers: 3,
+        }
+    }
+}
+
+impl Default for StreamConfig {
+    fn default() -> Self {
+        Self {
+            address: "127.0.0.1".into(),
+            port: 0,
+            idle_limit: Duration::from_hours(4),
+            creation_limit: Duration::from_secs(30),
         }
     }
 }

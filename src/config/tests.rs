@@ -68,6 +68,11 @@ fn every_value_can_be_set() {
         [image]
         certs_dirs = []
         parallel_layers = 0x8
+        [stream]
+        address = "::1"
+        port = 10250
+        idle_limit = "1h"
+        creation_limit = "5s"
         [healing]
         backoff_initial = "500ms"
         backoff_max = "1m30s"
@@ -103,6 +108,10 @@ fn every_value_can_be_set() {
     assert_ne!(config.healing.backoff_reset, default.healing.backoff_reset);
     assert_ne!(config.healing.orchestrator_open, default.healing.orchestrator_open);
     assert_ne!(config.healing.orchestrator_used, default.healing.orchestrator_used);
+    assert_ne!(config.stream.address, default.stream.address);
+    assert_ne!(config.stream.port, default.stream.port);
+    assert_ne!(config.stream.idle_limit, default.stream.idle_limit);
+    assert_ne!(config.stream.creation_limit, default.stream.creation_limit);
     assert_ne!(config.log.level, default.log.level);
     assert_ne!(config.log.json, default.log.json);
 }

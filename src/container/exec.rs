@@ -58,7 +58,7 @@ pub async fn run(
         container: place.id.as_str(),
         command,
         process: &of_container,
-        tty: false,
+        console_socket: None,
         sub_cgroup: scratch.sub_cgroup.as_deref(),
         pid_file: &pid_file,
     };
@@ -126,13 +126,13 @@ pub fn end_leftovers(place: &Place) {
     }
 }
 
-fn exit_code(status: std::process::ExitStatus) -> i32 {
+pub(super) fn exit_code(status: std::process::ExitStatus) -> i32 {
     use std::os::unix::process::ExitStatusExt as _;
     status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0))
 }
 
 /// The container's process as config.json has it.
-fn read_process(place: &Place) -> Result<oci_spec::runtime::Process, Error> {
+pub(super) fn read_process(place: &Place) -> Result<oci_spec::runtime::Process, Error> {
     let path = place.bundle.join("config.json");
     let spec = oci_spec::runtime::Spec::load(&path).map_err(|error| Error::Io {
         doing: format!("cannot read {}", path.display()),
@@ -155,19 +155,19 @@ async fn collect(from: Option<impl AsyncRead + Unpin>, into: &mut Vec<u8>) {
 }
 
 /// The sub-cgroup and the files of one command. Dropped early, it kills what runs.
-struct Scratch {
-    dir: std::path::PathBuf,
+pub(super) struct Scratch {
+    pub(super) dir: std::path::PathBuf,
     cgroup: String,
     name: String,
     /// What the runtime takes for it; `None`: this runtime has no such thing.
-    sub_cgroup: Option<String>,
+    pub(super) sub_cgroup: Option<String>,
     /// The process group of the keeper and the runtime.
-    group: Option<i32>,
+    pub(super) group: Option<i32>,
     over: bool,
 }
 
 impl Scratch {
-    fn new(runtime: &Runtime, place: &Place) -> Result<Self, Error> {
+    pub(super) fn new(runtime: &Runtime, place: &Place) -> Result<Self, Error> {
         let mut random = [0; 8];
         getrandom::fill(&mut random).expect("the kernel gives random bytes once it has booted");
         let name = format!("{PREFIX}{:016x}", u64::from_le_bytes(random));
@@ -207,7 +207,7 @@ impl Scratch {
     }
 
     /// The command ended by itself: what it started in the background may go on.
-    fn finished(mut self) {
+    pub(super) fn finished(mut self) {
         self.over = true;
         let (cgroup, name) = (self.cgroup.clone(), self.name.clone());
         // Refused while a background process is in it; then it goes with the container.

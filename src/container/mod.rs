@@ -9,6 +9,7 @@ pub mod exec;
 pub mod log;
 pub mod record;
 pub mod remove;
+pub mod session;
 pub mod start;
 pub mod state;
 pub mod stop;

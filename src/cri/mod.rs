@@ -5,10 +5,12 @@
 
 mod container;
 mod container_config;
+mod exec;
 mod exec_sync;
 mod haled_v1;
 mod image;
 mod pod_sandbox;
+mod port_forward;
 mod runtime_status;
 mod sandbox_config;
 pub mod server;
@@ -22,6 +24,7 @@ use std::sync::Arc;
 use crate::image::Images;
 use crate::manifest::controller::Manifests;
 use crate::pod::Pods;
+use crate::stream::Server;
 
 /// What the RPCs work with.
 #[derive(Clone)]
@@ -29,6 +32,7 @@ pub struct Face {
     pods: Pods,
     images: Images,
     manifests: Manifests,
+    streams: Server,
     about: Arc<About>,
 }
 
@@ -45,7 +49,13 @@ pub struct About {
 
 impl Face {
     /// A face for these pods and images.
-    pub fn new(pods: Pods, images: Images, manifests: Manifests, about: About) -> Self {
-        Self { pods, images, manifests, about: Arc::new(about) }
+    pub fn new(
+        pods: Pods,
+        images: Images,
+        manifests: Manifests,
+        streams: Server,
+        about: About,
+    ) -> Self {
+        Self { pods, images, manifests, streams, about: Arc::new(about) }
     }
 }

@@ -148,9 +148,9 @@ impl RuntimeService for Face {
 
     async fn exec(
         &self,
-        _request: Request<cri::ExecRequest>,
+        request: Request<cri::ExecRequest>,
     ) -> Result<Response<cri::ExecResponse>, Status> {
-        unbuilt("Exec")
+        Face::exec(self, request.into_inner()).map(Response::new)
     }
 
     async fn attach(
@@ -162,9 +162,9 @@ impl RuntimeService for Face {
 
     async fn port_forward(
         &self,
-        _request: Request<cri::PortForwardRequest>,
+        request: Request<cri::PortForwardRequest>,
     ) -> Result<Response<cri::PortForwardResponse>, Status> {
-        unbuilt("PortForward")
+        Face::port_forward(self, &request.into_inner()).map(Response::new)
     }
 
     async fn container_stats(

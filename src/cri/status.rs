@@ -39,6 +39,16 @@ pub(super) fn invalid(why: impl Into<String>) -> Status {
     answered(Code::InvalidArgument, why.into())
 }
 
+/// For `map_err`: the URL of a session can't be given now.
+pub(super) fn of_stream(error: crate::stream::TooMany) -> Status {
+    answered(Code::ResourceExhausted, error.to_string())
+}
+
+/// The state doesn't allow it.
+pub(super) fn wrong_state(why: impl Into<String>) -> Status {
+    answered(Code::FailedPrecondition, why.into())
+}
+
 fn of_container(error: &ContainerError) -> Code {
     match error {
         ContainerError::Invalid(_) => Code::InvalidArgument,

@@ -51,8 +51,8 @@ pub struct Exec<'a> {
     /// The container's process (from its config.json): environment, user, capabilities,
     /// working directory and so on are taken from it.
     pub process: &'a oci_spec::runtime::Process,
-    /// A terminal.
-    pub tty: bool,
+    /// A terminal: the unix socket that its master is sent over.
+    pub console_socket: Option<&'a Path>,
     /// A cgroup below the container's that exists: everything the command starts stays in it.
     /// In the form [`cgroup::create_sub`] gives, and only where
     /// [`Runtime::takes_sub_cgroup`] says so.
@@ -117,6 +117,9 @@ impl Runtime {
         }
         if descriptors > 0 {
             command.arg("--preserve-fds").arg(descriptors.to_string());
+        }
+        if let Some(socket) = exec.console_socket {
+            command.arg("--console-socket").arg(socket);
         }
         command.arg(exec.container);
         Ok(command)
@@ -307,10 +310,10 @@ fn write_process(exec: &Exec<'_>, path: &Path) -> Result<(), Error> {
         return Err(Error::invalid("command", exec.command, why));
     }
     let mut process = exec.process.clone();
-    process.set_args(Some(exec.command.to_vec())).set_terminal(Some(exec.tty));
+    process.set_args(Some(exec.command.to_vec())).set_terminal(Some(exec.console_socket.is_some()));
     process.set_console_size(None);
     let mut env = process.env().clone().unwrap_or_default();
-    if exec.tty && !env.iter().any(|variable| variable.starts_with("TERM=")) {
+    if exec.console_socket.is_some() && !env.iter().any(|variable| variable.starts_with("TERM=")) {
         env.push("TERM=xterm".to_owned());
         process.set_env(Some(env));
     }
@@ -427,16 +430,16 @@ mod tests {
             container: "abc",
             command: &words,
             process: &process,
-            tty: true,
+            console_socket: Some(Path::new("/c")),
             sub_cgroup: Some("pids:/x"),
             pid_file: Path::new("/p"),
         };
         let command = runtime("/bin/sh").exec_with_descriptors(&exec, scratch.path(), 2).unwrap();
         let args: Vec<_> =
             command.as_std().get_args().map(|arg| arg.to_string_lossy().into_owned()).collect();
-        let tail = ["--cgroup", "pids:/x", "--preserve-fds", "2", "abc"];
+        let tail = ["--cgroup", "pids:/x", "--preserve-fds", "2", "--console-socket", "/c", "abc"];
         assert_eq!(args[..5], ["--exec", "/p", "/bin/sh", "--root", "/no/such/root"]);
-        assert_eq!(args[args.len() - 5..], tail);
+        assert_eq!(args[args.len() - tail.len()..], tail);
         let written = std::fs::read(scratch.path().join(PROCESS_FILE)).unwrap();
         let written: oci_spec::runtime::Process = serde_json::from_slice(&written).unwrap();
         assert_eq!(written.args().as_ref().unwrap(), &words);

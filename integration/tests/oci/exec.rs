@@ -24,7 +24,7 @@ async fn exec(
         container: &rig.id,
         command,
         process,
-        tty: false,
+        console_socket: None,
         sub_cgroup,
         pid_file: &scratch.join("pid"),
     };

@@ -1,0 +1,175 @@
+//! Running a command in a container with its streams handed out: Exec.
+//!
+//! Unlike ExecSync's, such a command is never killed: who drops its streams closes them.
+
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use tokio::io::{AsyncRead, AsyncWrite, Interest};
+use tokio::net::UnixListener;
+use tokio::net::unix::pipe;
+use tokio::task::JoinHandle;
+
+use super::exec::{Scratch, exit_code, read_process};
+use super::{Error, Place};
+use crate::oci::{self, Exec, Runtime};
+use crate::sys::socket;
+
+/// In the scratch directory.
+const CONSOLE: &str = "console";
+
+/// Which streams are wanted; with a terminal there is no standard error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[allow(missing_docs)]
+pub struct Streams {
+    pub stdin: bool,
+    pub stdout: bool,
+    pub stderr: bool,
+    pub tty: bool,
+}
+
+/// A command that has been started, or is being so.
+pub struct Session {
+    /// The command's standard input, or its terminal.
+    pub stdin: Option<Box<dyn AsyncWrite + Send + Unpin>>,
+    /// Its standard output, or its terminal.
+    pub stdout: Option<Box<dyn AsyncRead + Send + Unpin>>,
+    /// Its standard error.
+    pub stderr: Option<Box<dyn AsyncRead + Send + Unpin>>,
+    /// Its terminal, for its size. The terminal hangs up when this and the streams are gone.
+    pub terminal: Option<Terminal>,
+    /// Its exit code. Goes on whether or not it is waited for.
+    pub ended: JoinHandle<Result<i32, Error>>,
+}
+
+/// A terminal's master.
+#[derive(Debug)]
+pub struct Terminal(OwnedFd);
+
+impl Terminal {
+    /// Sets its size; its foreground processes are told by SIGWINCH.
+    pub fn resize(&self, columns: u16, rows: u16) -> std::io::Result<()> {
+        let size =
+            rustix::termios::Winsize { ws_col: columns, ws_row: rows, ws_xpixel: 0, ws_ypixel: 0 };
+        Ok(rustix::termios::tcsetwinsize(&self.0, size)?)
+    }
+}
+
+/// Starts `command` as the container's own user, in its environment.
+pub async fn start(
+    runtime: &Runtime,
+    place: &Place,
+    command: &[String],
+    streams: Streams,
+) -> Result<Session, Error> {
+    let name = command.first().cloned().unwrap_or_default();
+    let id = place.id.clone();
+    let failed = move |why: String| Error::Exec { id, command: name, why };
+
+    let mut scratch = Scratch::new(runtime, place)?;
+    let of_container = read_process(place)?;
+    let pid_file = scratch.dir.join("pid");
+    let console = streams.tty.then(|| Console::listen(&scratch.dir)).transpose()?;
+    let spec = Exec {
+        container: place.id.as_str(),
+        command,
+        process: &of_container,
+        console_socket: console.as_ref().map(|console| console.path.as_path()),
+        sub_cgroup: scratch.sub_cgroup.as_deref(),
+        pid_file: &pid_file,
+    };
+    let pipe = |wanted: bool| {
+        if wanted && !streams.tty { Stdio::piped() } else { Stdio::null() }
+    };
+    let mut child = runtime
+        .exec(&spec, &scratch.dir)?
+        .stdin(pipe(streams.stdin))
+        .stdout(pipe(streams.stdout))
+        .stderr(pipe(streams.stderr))
+        .process_group(0)
+        .spawn()
+        .map_err(|error| failed.clone()(error.to_string()))?;
+    scratch.group = child.id().and_then(|pid| i32::try_from(pid).ok());
+
+    let master = match console {
+        None => None,
+        Some(console) => tokio::select! {
+            biased;
+            master = console.receive() => {
+                Some(master.map_err(|error| failed.clone()(format!("no terminal: {error}")))?)
+            }
+            ended = child.wait() => {
+                let words = oci::exec_failure(&scratch.dir);
+                let ended = || format!("the runtime gave no terminal and ended: {ended:?}");
+                return Err(failed(words.unwrap_or_else(ended)));
+            }
+        },
+    };
+    let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+    let broken = failed.clone();
+    let ended = tokio::spawn(async move {
+        let status = child.wait().await.map_err(|error| failed.clone()(error.to_string()))?;
+        let failure = if status.success() { None } else { oci::exec_failure(&scratch.dir) };
+        scratch.finished();
+        failure.map_or(Ok(exit_code(status)), |why| Err(failed(why)))
+    });
+    if let Some(master) = master {
+        return on_terminal(master, streams, ended)
+            .map_err(|error| broken(format!("its terminal is of no use: {error}")));
+    }
+    Ok(Session {
+        stdin: stdin.map(|stdin| Box::new(stdin) as _),
+        stdout: stdout.map(|stdout| Box::new(stdout) as _),
+        stderr: stderr.map(|stderr| Box::new(stderr) as _),
+        terminal: None,
+        ended,
+    })
+}
+
+fn on_terminal(
+    master: OwnedFd,
+    streams: Streams,
+    ended: JoinHandle<Result<i32, Error>>,
+) -> std::io::Result<Session> {
+    rustix::io::ioctl_fionbio(&master, true)?;
+    // A terminal is read and written as a pipe is.
+    let writer = pipe::Sender::from_owned_fd_unchecked(master.try_clone()?)?;
+    let reader = pipe::Receiver::from_owned_fd_unchecked(master.try_clone()?)?;
+    Ok(Session {
+        stdin: streams.stdin.then(|| Box::new(writer) as _),
+        stdout: streams.stdout.then(|| Box::new(reader) as _),
+        stderr: None,
+        terminal: Some(Terminal(master)),
+        ended,
+    })
+}
+
+/// Where the runtime sends a terminal's master to.
+struct Console {
+    listener: UnixListener,
+    /// By way of the directory's descriptor: a socket's path has an end at 107 bytes.
+    path: PathBuf,
+    /// Held for `path`.
+    _dir: std::fs::File,
+}
+
+impl Console {
+    fn listen(dir: &Path) -> Result<Self, Error> {
+        let failed = || Error::io("cannot make a socket in", dir);
+        let held = std::fs::File::open(dir).map_err(failed())?;
+        let path = PathBuf::from(format!(
+            "/proc/{}/fd/{}/{CONSOLE}",
+            std::process::id(),
+            held.as_raw_fd()
+        ));
+        let listener = UnixListener::bind(&path).map_err(failed())?;
+        Ok(Self { listener, path, _dir: held })
+    }
+
+    async fn receive(self) -> std::io::Result<OwnedFd> {
+        let (stream, _) = self.listener.accept().await?;
+        let received = stream.async_io(Interest::READABLE, || socket::receive_fd(&stream)).await?;
+        received.ok_or_else(|| std::io::Error::other("the runtime sent no descriptor"))
+    }
+}
