@@ -1,4 +1,4 @@
-//! Exec and PortForward through the streaming server, with a real daemon.
+//! Exec, Attach and PortForward through the streaming server, with a real daemon.
 
 use haled::proto::cri;
 use haled::stream::spdy::frame::Frame;
@@ -244,4 +244,111 @@ async fn a_hundred_connections_are_forwarded_at_once() {
     }
     let words = String::from_utf8(words).unwrap();
     assert!(words.contains("port 81") && words.contains("refused"), "{words}");
+}
+
+async fn attach(daemon: &Daemon, id: &str, tty: bool) -> (client::Sender, client::Receiver) {
+    let request = cri::AttachRequest {
+        container_id: id.into(),
+        stdin: true,
+        tty,
+        stdout: true,
+        stderr: !tty,
+    };
+    let response = daemon.runtime().await.attach(request).await;
+    let url = response.unwrap_or_else(|error| panic!("{error}\n{}", daemon.log())).into_inner().url;
+    client::connect(daemon, &url, V4).await
+}
+
+#[tokio::test]
+async fn attach_joins_a_containers_streams_also_after_the_daemon_was_away() {
+    let mut daemon = Daemon::start().await;
+    let pod = daemon.run(&daemon.sandbox("stream")).await;
+    let mut config = Daemon::container("app", "while read l; do echo $l; echo e$l >&2; done");
+    (config.stdin, config.stdin_once) = (true, true);
+    let id = daemon.run_container(&pod, config).await;
+    daemon.kill();
+    daemon.launch().await;
+
+    // One that only looks on, and is not told where its streams end by the other's end.
+    let (mut to, mut onlooker) = attach(&daemon, &id, false).await;
+    let onlooker_error = to.open(&[("streamtype", "error")]).await;
+    to.open(&[("streamtype", "stdin")]).await;
+    let seen = to.open(&[("streamtype", "stdout")]).await;
+    to.open(&[("streamtype", "stderr")]).await;
+
+    let (mut to, mut from) = attach(&daemon, &id, false).await;
+    let error = to.open(&[("streamtype", "error")]).await;
+    let stdin = to.open(&[("streamtype", "stdin")]).await;
+    let stdout = to.open(&[("streamtype", "stdout")]).await;
+    let stderr = to.open(&[("streamtype", "stderr")]).await;
+    // Both are attached once this is seen by both.
+    to.data(stdin, "one\n").await;
+    from.until(stdout, "one\n").await;
+    // The onlooker may have come later than that.
+    let mut more = String::new();
+    for number in 0..20_000 {
+        more += &number.to_string();
+        more.push('\n');
+    }
+    to.data(stdin, more.clone()).await;
+    to.end(stdin).await;
+    let [error, out, err] = from.collect([error, stdout, stderr]).await;
+    assert_eq!(error, SUCCESS);
+    assert_eq!(out, more);
+    assert!(err.ends_with("e19999\n"), "{}", err.len());
+    let [error, out] = onlooker.collect([onlooker_error, seen]).await;
+    assert_eq!(error, SUCCESS);
+    assert!(out.ends_with("19999\n"));
+    // Its input's end was the container's, and the log has everything.
+    assert_eq!(daemon.exited(&id).await.exit_code, 0);
+    let log = daemon.log_lines("stream", "app/0.log");
+    assert_eq!(log.len(), 2 * 20_001);
+}
+
+#[tokio::test]
+async fn attach_to_a_terminal_sizes_it_and_leaves_it_when_the_client_goes() {
+    let daemon = Daemon::start().await;
+    let pod = daemon.run(&daemon.sandbox("stream")).await;
+    let mut config = Daemon::container("app", "while read l; do stty size; echo $l; done");
+    (config.stdin, config.tty) = (true, true);
+    let id = daemon.run_container(&pod, config).await;
+    for word in ["first", "second"] {
+        let (mut to, mut from) = attach(&daemon, &id, true).await;
+        let error = to.open(&[("streamtype", "error")]).await;
+        let stdin = to.open(&[("streamtype", "stdin")]).await;
+        let stdout = to.open(&[("streamtype", "stdout")]).await;
+        let resize = to.open(&[("streamtype", "resize")]).await;
+        to.data(resize, format!("{{\"Width\":{},\"Height\":9}}\n", word.len())).await;
+        tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+        to.data(stdin, format!("{word}\r")).await;
+        let seen = from.until(stdout, &format!("9 {}\r\n{word}\r\n", word.len())).await;
+        assert!(!seen.is_empty());
+        to.end(stdin).await;
+        // Without stdin_once the end of the input is only the client's.
+        assert_eq!(from.collect([error]).await, [SUCCESS]);
+    }
+    assert_eq!(daemon.status(&id).await.state(), cri::ContainerState::ContainerRunning);
+    daemon.stop(&id, 0).await;
+    let request = cri::AttachRequest { container_id: id, stdout: true, ..Default::default() };
+    let refused = daemon.runtime().await.attach(request).await.unwrap_err();
+    assert_eq!(refused.code(), Code::FailedPrecondition);
+}
+
+#[tokio::test]
+async fn an_attached_client_that_reads_nothing_holds_up_no_log() {
+    let daemon = Daemon::start().await;
+    let pod = daemon.run(&daemon.sandbox("stream")).await;
+    let script = "until [ -e /go ]; do sleep 0.05; done; seq 2000000; exec sleep 600";
+    let id = daemon.run_container(&pod, Daemon::container("app", script)).await;
+    let (mut to, _from) = attach(&daemon, &id, false).await;
+    for kind in ["error", "stdin", "stdout", "stderr"] {
+        to.open(&[("streamtype", kind)]).await;
+    }
+    tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+    assert_eq!(daemon.exec(&id, &["touch", "/go"]).await.0, 0);
+    daemon
+        .until("the whole log", || {
+            daemon.log_lines("stream", "app/0.log").last().is_some_and(|last| last == "2000000")
+        })
+        .await;
 }

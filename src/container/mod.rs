@@ -3,6 +3,7 @@
 //! Functions here do one thing to one container and are called by its pod's driver; nothing
 //! here holds a list of containers or decides that one be restarted.
 
+pub mod attach;
 pub mod config;
 pub mod create;
 pub mod exec;
@@ -64,6 +65,14 @@ pub enum Error {
         command: String,
         /// The limit.
         limit: std::time::Duration,
+    },
+    /// A client could not be attached, or not any longer.
+    #[error("attach to container {id}: {why}")]
+    Attach {
+        /// Which.
+        id: ContainerId,
+        /// Why.
+        why: String,
     },
     /// A command could not be started.
     #[error("command {command} can't be run in container {id}: {why}")]

@@ -4,12 +4,13 @@
 
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::process::Stdio;
 
+use rustix::termios::{Winsize, tcsetwinsize};
 use tokio::io::{AsyncRead, AsyncWrite, Interest};
 use tokio::net::UnixListener;
 use tokio::net::unix::pipe;
-use tokio::task::JoinHandle;
 
 use super::exec::{Scratch, exit_code, read_process};
 use super::{Error, Place};
@@ -37,24 +38,17 @@ pub struct Session {
     pub stdout: Option<Box<dyn AsyncRead + Send + Unpin>>,
     /// Its standard error.
     pub stderr: Option<Box<dyn AsyncRead + Send + Unpin>>,
-    /// Its terminal, for its size. The terminal hangs up when this and the streams are gone.
-    pub terminal: Option<Terminal>,
-    /// Its exit code. Goes on whether or not it is waited for.
-    pub ended: JoinHandle<Result<i32, Error>>,
+    /// Sets its terminal's columns and rows. The terminal hangs up when this and the streams
+    /// are gone.
+    pub resize: Option<Resize>,
+    /// Its exit code.
+    pub ended: Ended,
 }
 
-/// A terminal's master.
-#[derive(Debug)]
-pub struct Terminal(OwnedFd);
-
-impl Terminal {
-    /// Sets its size; its foreground processes are told by SIGWINCH.
-    pub fn resize(&self, columns: u16, rows: u16) -> std::io::Result<()> {
-        let size =
-            rustix::termios::Winsize { ws_col: columns, ws_row: rows, ws_xpixel: 0, ws_ypixel: 0 };
-        Ok(rustix::termios::tcsetwinsize(&self.0, size)?)
-    }
-}
+/// Sets a terminal's columns and rows.
+pub type Resize = Box<dyn Fn(u16, u16) + Send + Sync>;
+/// What resolves to an exit code.
+pub type Ended = Pin<Box<dyn Future<Output = Result<i32, Error>> + Send>>;
 
 /// Starts `command` as the container's own user, in its environment.
 pub async fn start(
@@ -107,13 +101,16 @@ pub async fn start(
         },
     };
     let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
-    let broken = failed.clone();
-    let ended = tokio::spawn(async move {
+    let (broken, lost) = (failed.clone(), failed.clone());
+    // A task of its own: it goes on whether or not it is waited for.
+    let task = tokio::spawn(async move {
         let status = child.wait().await.map_err(|error| failed.clone()(error.to_string()))?;
         let failure = if status.success() { None } else { oci::exec_failure(&scratch.dir) };
         scratch.finished();
         failure.map_or(Ok(exit_code(status)), |why| Err(failed(why)))
     });
+    let ended: Ended =
+        Box::pin(async move { task.await.unwrap_or_else(|panic| Err(lost(panic.to_string()))) });
     if let Some(master) = master {
         return on_terminal(master, streams, ended)
             .map_err(|error| broken(format!("its terminal is of no use: {error}")));
@@ -122,16 +119,12 @@ pub async fn start(
         stdin: stdin.map(|stdin| Box::new(stdin) as _),
         stdout: stdout.map(|stdout| Box::new(stdout) as _),
         stderr: stderr.map(|stderr| Box::new(stderr) as _),
-        terminal: None,
+        resize: None,
         ended,
     })
 }
 
-fn on_terminal(
-    master: OwnedFd,
-    streams: Streams,
-    ended: JoinHandle<Result<i32, Error>>,
-) -> std::io::Result<Session> {
+fn on_terminal(master: OwnedFd, streams: Streams, ended: Ended) -> std::io::Result<Session> {
     rustix::io::ioctl_fionbio(&master, true)?;
     // A terminal is read and written as a pipe is.
     let writer = pipe::Sender::from_owned_fd_unchecked(master.try_clone()?)?;
@@ -140,7 +133,12 @@ fn on_terminal(
         stdin: streams.stdin.then(|| Box::new(writer) as _),
         stdout: streams.stdout.then(|| Box::new(reader) as _),
         stderr: None,
-        terminal: Some(Terminal(master)),
+        resize: Some(Box::new(move |columns, rows| {
+            let size = Winsize { ws_col: columns, ws_row: rows, ws_xpixel: 0, ws_ypixel: 0 };
+            if let Err(error) = tcsetwinsize(&master, size) {
+                tracing::debug!(%error, "a terminal's size can't be set");
+            }
+        })),
         ended,
     })
 }

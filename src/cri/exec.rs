@@ -45,19 +45,8 @@ pub(super) fn wanted(wanted: Wanted) -> Result<Wanted, Status> {
     Ok(wanted)
 }
 
-fn process(session: Session) -> Process {
-    let Session { stdin, stdout, stderr, terminal, ended } = session;
-    let resize = terminal.map(|terminal| {
-        let set = move |columns, rows| {
-            if let Err(error) = terminal.resize(columns, rows) {
-                tracing::debug!(%error, "a terminal's size can't be set");
-            }
-        };
-        Box::new(set) as Box<dyn Fn(u16, u16) + Send + Sync>
-    });
-    let ended = Box::pin(async move {
-        let ended = ended.await.map_err(|panic| panic.to_string())?;
-        ended.map_err(|error| error.to_string())
-    });
+pub(super) fn process(session: Session) -> Process {
+    let Session { stdin, stdout, stderr, resize, ended } = session;
+    let ended = Box::pin(async move { ended.await.map_err(|error| error.to_string()) });
     Process { stdin, stdout, stderr, resize, ended }
 }

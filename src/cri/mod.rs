@@ -3,6 +3,7 @@
 //! One file per RPC or small family. Requests are parsed into haled's own types before
 //! anything else sees them, and only `status` knows gRPC codes. No state is kept here.
 
+mod attach;
 mod container;
 mod container_config;
 mod exec;

@@ -155,9 +155,9 @@ impl RuntimeService for Face {
 
     async fn attach(
         &self,
-        _request: Request<cri::AttachRequest>,
+        request: Request<cri::AttachRequest>,
     ) -> Result<Response<cri::AttachResponse>, Status> {
-        unbuilt("Attach")
+        Face::attach(self, &request.into_inner()).map(Response::new)
     }
 
     async fn port_forward(

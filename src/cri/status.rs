@@ -60,6 +60,7 @@ fn of_container(error: &ContainerError) -> Code {
         | ContainerError::Monitor { .. }
         | ContainerError::Start { .. }
         | ContainerError::Exec { .. }
+        | ContainerError::Attach { .. }
         | ContainerError::Io { .. } => Code::Internal,
     }
 }

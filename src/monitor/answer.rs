@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use super::attach::{self, Attached, Wants};
 use super::connection::Asker;
 use super::container::{Container, State as Life};
 use super::exit_record;
@@ -31,6 +32,10 @@ impl Server {
             Ask::Start(spec) => self.start(spec, asker).transpose(),
             Ask::Signal { container, signal } => Some(self.signal(&container, signal)),
             Ask::ReopenLog { container } => Some(self.reopen_log(&container)),
+            Ask::Attach { container, stdin, stdout, stderr } => self
+                .attach(&container, Wants { stdin, stdout, stderr }, asker)
+                .map(|()| None)
+                .transpose(),
             Ask::Forget { container } => Some(self.forget(&container)),
             Ask::Shutdown => self.shutdown(asker).transpose(),
         };
@@ -115,6 +120,26 @@ impl Server {
         let path = container.spec.log.display();
         streams.reopen_log().map_err(|error| format!("cannot reopen the log {path}: {error}"))?;
         Ok(Reply::Done)
+    }
+
+    /// Answers by itself: what comes after the answer is the container's.
+    fn attach(&mut self, id: &str, wants: Wants, asker: Asker) -> Result<(), String> {
+        let container = self.known(id)?;
+        let carries = container.carries_output();
+        let Some(streams) = container.streams.as_mut().filter(|_| carries) else {
+            return Err(format!("container {id} does not run, so there is nothing to attach to"));
+        };
+        if streams.attached().count() >= attach::MAX {
+            return Err(format!("{} clients are attached to container {id} already", attach::MAX));
+        }
+        self.connections.reply(asker, Reply::Done);
+        let key = asker.connection;
+        let socket = self.connections.take(key);
+        let streams = find(&mut self.containers, id).and_then(|found| found.streams.as_mut());
+        if let (Some(socket), Some(streams)) = (socket, streams) {
+            streams.attach(Attached::new(key, socket, wants));
+        }
+        Ok(())
     }
 
     fn forget(&mut self, id: &str) -> Result<Reply, String> {

@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
+use super::attach;
 use super::exit_record;
 use super::link::{Link, LinkState, Waiting, encode, follow, open, refusal, send, unexpected};
 use super::run_dir::STDERR;
@@ -267,6 +268,61 @@ impl Monitor {
                 limit.as_secs()
             ))),
         }
+    }
+}
+
+/// A connection that carries a container's streams.
+#[derive(Debug)]
+pub struct Attachment(super::link::Socket);
+
+/// What comes of a container.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Output {
+    /// Standard output, or a terminal's.
+    Out(Vec<u8>),
+    /// Standard error.
+    Err(Vec<u8>),
+    /// There is no more.
+    Ended,
+}
+
+impl Attachment {
+    /// Attaches to a container that runs, by the monitor that serves `dir`.
+    pub async fn open(
+        dir: &Path,
+        container: &str,
+        (stdin, stdout, stderr): (bool, bool, bool),
+    ) -> Result<Self, Error> {
+        let body = Ask::Attach { container: container.into(), stdin, stdout, stderr };
+        super::link::turn(dir, &Request { id: 0, body }).await.map(Self)
+    }
+
+    /// The next piece; an error: the monitor is gone, or has found this reader too slow.
+    pub async fn next(&self) -> io::Result<Output> {
+        loop {
+            let packet =
+                self.0.reading(|fd| socket::receive_packet(fd, super::wire::MAX_PACKET)).await?;
+            let mut packet = packet.ok_or(io::ErrorKind::UnexpectedEof)?;
+            match packet.remove(0) {
+                attach::OUT => return Ok(Output::Out(packet)),
+                attach::ERR => return Ok(Output::Err(packet)),
+                attach::ENDED => return Ok(Output::Ended),
+                // A later monitor may say what this build doesn't know.
+                _ => {}
+            }
+        }
+    }
+
+    /// Sends input, at most 64 KiB; nothing: its end.
+    pub async fn input(&self, input: &[u8]) -> io::Result<()> {
+        let packet = [&[attach::INPUT], input].concat();
+        super::link::send(&self.0, &packet).await
+    }
+
+    /// Sets a terminal's size.
+    pub async fn resize(&self, columns: u16, rows: u16) -> io::Result<()> {
+        let ([a, b], [c, d]) = (columns.to_be_bytes(), rows.to_be_bytes());
+        super::link::send(&self.0, &[attach::SIZE, a, b, c, d]).await
     }
 }
 

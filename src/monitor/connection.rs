@@ -95,6 +95,12 @@ impl Connections {
         }
     }
 
+    /// Hands a connection over: it carries no more requests.
+    pub(super) fn take(&mut self, key: u64) -> Option<OwnedFd> {
+        let at = self.open.iter().position(|connection| connection.key == key)?;
+        Some(self.open.swap_remove(at).socket)
+    }
+
     pub(super) fn reply(&mut self, to: Asker, body: Reply) {
         let mut packet = encode(&Say::Reply { id: to.request, body });
         if packet.len() > MAX_PACKET {

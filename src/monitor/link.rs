@@ -220,6 +220,27 @@ pub(super) async fn open(dir: &Path) -> Result<(Socket, Inventory), Error> {
     })
 }
 
+/// A connection of its own that one request turns into something else.
+pub(super) async fn turn(dir: &Path, request: &Request) -> Result<Socket, Error> {
+    let packet = encode(request)?;
+    let work = async {
+        let socket = connect(dir).await?;
+        let lost = |error| Error::Unanswered(format!("the pod's monitor: {error}"));
+        send(&socket, &packet).await.map_err(lost)?;
+        match receive(&socket).await.map_err(lost)? {
+            Some(Say::Reply { body, .. }) => match refusal(body)? {
+                Reply::Done => Ok(socket),
+                other => Err(unexpected(&other)),
+            },
+            _ => Err(Error::Refused("the pod's monitor closed the connection".into())),
+        }
+    };
+    timeout(CONNECT_LIMIT, work).await.unwrap_or_else(|_| {
+        let seconds = CONNECT_LIMIT.as_secs();
+        Err(Error::Unanswered(format!("the pod's monitor did not answer within {seconds} s")))
+    })
+}
+
 async fn connect(dir: &Path) -> Result<Socket, Error> {
     /// Between two tries while the monitor's backlog is full.
     const PAUSE: Duration = Duration::from_millis(10);

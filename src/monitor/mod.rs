@@ -13,6 +13,7 @@
 #![deny(clippy::print_stderr)]
 
 mod answer;
+mod attach;
 mod birth;
 #[cfg(feature = "daemon")]
 pub mod client;

@@ -108,6 +108,8 @@ enum Ready {
     Connection(u64),
     Console(String),
     Output(String, Side),
+    Attached(String, u64),
+    Input(String),
 }
 
 /// The monitor's state.
@@ -211,6 +213,19 @@ impl Server {
                 ready.push(Ready::Output(id(), side));
                 fds.push(PollFd::from_borrowed_fd(fd, PollFlags::IN));
             }
+            let streams = container.streams.iter().filter(|_| container.carries_output());
+            for streams in streams {
+                if let Some(fd) = streams.full_input() {
+                    // Until there is room, nothing of those attached is heard.
+                    ready.push(Ready::Input(id()));
+                    fds.push(PollFd::from_borrowed_fd(fd, PollFlags::OUT));
+                    continue;
+                }
+                for attached in streams.attached() {
+                    ready.push(Ready::Attached(id(), attached.key));
+                    fds.push(PollFd::from_borrowed_fd(attached.fd(), PollFlags::IN));
+                }
+            }
         }
         match poll(&mut fds, Some(&timeout)) {
             Ok(_) => {}
@@ -263,6 +278,20 @@ impl Server {
                 let container = find(&mut self.containers, &id);
                 if let Some(streams) = container.and_then(|found| found.streams.as_mut()) {
                     streams.pump(side, &mut self.scratch);
+                }
+            }
+            Ready::Attached(id, key) => {
+                let container = find(&mut self.containers, &id);
+                if let Some(streams) = container.and_then(|found| found.streams.as_mut())
+                    && streams.full_input().is_none()
+                {
+                    streams.hear(key);
+                }
+            }
+            Ready::Input(id) => {
+                let container = find(&mut self.containers, &id);
+                if let Some(streams) = container.and_then(|found| found.streams.as_mut()) {
+                    streams.feed();
                 }
             }
         }

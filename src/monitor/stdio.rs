@@ -5,9 +5,11 @@ use std::io::{self, Read as _};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process::Stdio;
 
-use rustix::io::{Errno, ioctl_fionbio, read};
+use rustix::io::{Errno, ioctl_fionbio, read, write};
 use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::termios::{Winsize, tcsetwinsize};
 
+use super::attach::{Attached, Said};
 use super::complaint::complain;
 use super::log::{Log, Side};
 use super::reaper::now;
@@ -43,8 +45,15 @@ impl Scratch {
 pub(super) struct Streams {
     out: Option<OwnedFd>,
     err: Option<OwnedFd>,
-    /// Held open so that the container doesn't read an end of file.
+    /// Held open so that the container doesn't read an end of file. Not a terminal's.
     stdin: Option<OwnedFd>,
+    /// `out` is a terminal.
+    terminal: bool,
+    /// Closed by the end of the first attached client's input.
+    stdin_once: bool,
+    /// Input that the container hasn't room for yet; no more is taken meanwhile.
+    input: Vec<u8>,
+    attached: Vec<Attached>,
     log: Log,
 }
 
@@ -63,7 +72,16 @@ impl Streams {
             io::Error::new(error.kind(), format!("the log {}: {error}", spec.log.display()))
         })?;
         let (err, stderr) = output()?;
-        let mut streams = Self { out: None, err: Some(err), stdin: None, log };
+        let mut streams = Self {
+            out: None,
+            err: Some(err),
+            stdin: None,
+            terminal: false,
+            stdin_once: spec.stdin_once && !spec.tty,
+            input: Vec::new(),
+            attached: Vec::new(),
+            log,
+        };
         let mut ends = Ends { stdin: Stdio::null(), stdout: Stdio::null(), stderr: stderr.into() };
         if spec.tty {
             return Ok((streams, ends));
@@ -72,6 +90,7 @@ impl Streams {
         (streams.out, ends.stdout) = (Some(out), stdout.into());
         if spec.stdin {
             let (reader, writer) = pipe_with(PipeFlags::CLOEXEC)?;
+            ioctl_fionbio(&writer, true)?;
             (streams.stdin, ends.stdin) = (Some(writer), reader.into());
         }
         Ok((streams, ends))
@@ -82,6 +101,7 @@ impl Streams {
         ioctl_fionbio(&master, true)?;
         self.err = None;
         self.out = Some(master);
+        self.terminal = true;
         Ok(())
     }
 
@@ -98,9 +118,12 @@ impl Streams {
     /// or the stream has ended and is closed.
     pub(super) fn pump(&mut self, side: Side, scratch: &mut Scratch) -> usize {
         let Some(fd) = self.fd(side) else { return 0 };
-        match read(fd, &mut scratch.data[..]) {
+        // The first byte is for those attached: it says what a packet is.
+        match read(fd, &mut scratch.data[1..]) {
             Ok(length) if length > 0 => {
-                self.log.take(side, now(), &scratch.data[..length], &mut scratch.batch);
+                let packet = &mut scratch.data[..=length];
+                self.log.take(side, now(), &packet[1..], &mut scratch.batch);
+                self.attached.retain(|attached| attached.takes(side, packet));
                 length
             }
             Err(Errno::AGAIN | Errno::INTR) => 0,
@@ -129,6 +152,72 @@ impl Streams {
     pub(super) fn end(mut self, scratch: &mut Scratch) {
         self.close(Side::Out, scratch);
         self.close(Side::Err, scratch);
+        self.attached.drain(..).for_each(Attached::end);
+    }
+
+    pub(super) fn attach(&mut self, attached: Attached) {
+        self.attached.push(attached);
+    }
+
+    /// Everyone attached.
+    pub(super) fn attached(&self) -> impl Iterator<Item = &Attached> {
+        self.attached.iter()
+    }
+
+    /// Where input waits to be written to; `None`: none waits.
+    pub(super) fn full_input(&self) -> Option<BorrowedFd<'_>> {
+        (!self.input.is_empty()).then(|| self.input_fd()).flatten()
+    }
+
+    /// Takes what an attached connection says.
+    pub(super) fn hear(&mut self, key: u64) {
+        let Some(at) = self.attached.iter().position(|attached| attached.key == key) else {
+            return;
+        };
+        match self.attached[at].said() {
+            Said::Input(input) => {
+                self.input = input;
+                self.feed();
+            }
+            Said::NoMoreInput { gone } => {
+                if self.stdin_once && self.attached[at].wants.stdin {
+                    self.stdin = None;
+                }
+                if gone {
+                    self.attached.swap_remove(at);
+                }
+            }
+            Said::Size(columns, rows) => self.resize(columns, rows),
+            Said::Nothing => {}
+        }
+    }
+
+    /// Writes waiting input, as far as there's room.
+    pub(super) fn feed(&mut self) {
+        let Some(fd) = self.input_fd() else { return self.input.clear() };
+        match write(fd, &self.input) {
+            Ok(written) => drop(self.input.drain(..written)),
+            Err(Errno::AGAIN | Errno::INTR) => {}
+            // Nobody reads it.
+            Err(_) => {
+                self.input.clear();
+                self.stdin = None;
+            }
+        }
+    }
+
+    /// A terminal takes input where it gives output.
+    fn input_fd(&self) -> Option<BorrowedFd<'_>> {
+        let fd = if self.terminal { &self.out } else { &self.stdin };
+        fd.as_ref().map(AsFd::as_fd)
+    }
+
+    fn resize(&self, columns: u16, rows: u16) {
+        let Some(terminal) = self.out.as_ref().filter(|_| self.terminal) else { return };
+        let size = Winsize { ws_col: columns, ws_row: rows, ws_xpixel: 0, ws_ypixel: 0 };
+        if let Err(error) = tcsetwinsize(terminal, size) {
+            complain(format_args!("cannot set a terminal's size: {error}"));
+        }
     }
 
     /// What a failed runtime said on its standard error; nothing of it goes to the log.

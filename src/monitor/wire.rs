@@ -60,6 +60,21 @@ pub enum Ask {
         /// The container's id.
         container: String,
     },
+    /// Join this connection to a container that runs. Replied to with `Done`, and from then on
+    /// the connection carries the container's streams, as `attach` has it, and no requests.
+    Attach {
+        /// The container's id.
+        container: String,
+        /// Input comes from here too.
+        #[serde(default)]
+        stdin: bool,
+        /// Standard output, or the terminal's, goes here too.
+        #[serde(default)]
+        stdout: bool,
+        /// Standard error goes here too.
+        #[serde(default)]
+        stderr: bool,
+    },
     /// Drop an exited container, its exit record included. Replied to with `Done`, also for
     /// one that isn't known; with `Error` until its exit has been told.
     Forget {
@@ -274,6 +289,15 @@ mod tests {
         golden(&request(signal), r#"{"id":7,"body":{"signal":{"container":"c","signal":15}}}"#);
         let reopen = Ask::ReopenLog { container: "c".into() };
         golden(&request(reopen), r#"{"id":7,"body":{"reopen_log":{"container":"c"}}}"#);
+        let container = "c".into();
+        let attach = Ask::Attach { container, stdin: true, stdout: true, stderr: false };
+        golden(
+            &request(attach),
+            concat!(
+                r#"{"id":7,"body":{"attach":{"container":"c","stdin":true,"stdout":true,"#,
+                r#""stderr":false}}}"#
+            ),
+        );
         let forget = Ask::Forget { container: "c".into() };
         golden(&request(forget), r#"{"id":7,"body":{"forget":{"container":"c"}}}"#);
         golden(&request(Ask::Shutdown), r#"{"id":7,"body":"shutdown"}"#);
