@@ -37,7 +37,7 @@
 //! | [`image`] | references, registries, content, layers, root file systems | anything that runs |
 //! | [`network`] | CNI configuration, plugins, results | pods |
 //! | [`stats`] | what cgroups use | containers |
-//! | [`stream`] | exec, attach and port-forward over SPDY | pods, gRPC |
+//! | [`stream`] | exec, attach and port-forward over SPDY and WebSocket | pods, gRPC |
 //! | [`config`] | the TOML file | a look at the machine |
 //! | [`cli`] | halectl: everything over the socket | any other room |
 //! | [`store`] | versioned records in SQLite | what a record means |

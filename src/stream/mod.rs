@@ -1,4 +1,5 @@
-//! Exec, attach and port-forward as Kubernetes' clients stream them, over SPDY/3.1.
+//! Exec, attach and port-forward as Kubernetes' clients stream them, over SPDY/3.1 and
+//! WebSocket.
 //!
 //! [`Server`] gives URLs with tokens that are good once and for a minute, and serves them.
 //! This room is handed closures that start something and give its byte streams. Never here:
@@ -12,6 +13,7 @@ mod server;
 pub mod spdy;
 mod status;
 mod token;
+mod websocket;
 
 pub use command::{Future, Process, Start, Wanted};
 pub use port_forward::{Connect, Joint};

@@ -1,6 +1,6 @@
 //! Which protocol client and server speak, from the request's headers.
 
-use hyper::header::{CONNECTION, HeaderMap, UPGRADE};
+use hyper::header::{CONNECTION, HeaderMap, SEC_WEBSOCKET_PROTOCOL, UPGRADE};
 
 /// A client says what it speaks in these, repeated or parted by commas.
 pub(super) const VERSION: &str = "x-stream-protocol-version";
@@ -11,6 +11,37 @@ pub(super) const COMMAND: &[&str] =
     &["v4.channel.k8s.io", "v3.channel.k8s.io", "v2.channel.k8s.io", "channel.k8s.io"];
 /// Of port-forward.
 pub(super) const PORT_FORWARD: &[&str] = &["portforward.k8s.io"];
+
+/// Of exec and attach over WebSocket.
+pub(super) const COMMAND_WEBSOCKET: &[&str] = &[
+    "v5.channel.k8s.io",
+    "v4.channel.k8s.io",
+    "v4.base64.channel.k8s.io",
+    "v3.channel.k8s.io",
+    "v2.channel.k8s.io",
+    "channel.k8s.io",
+    "base64.channel.k8s.io",
+];
+/// Of port-forward over WebSocket: SPDY in a tunnel.
+pub(super) const PORT_FORWARD_WEBSOCKET: &[&str] = &["SPDY/3.1+portforward.k8s.io"];
+
+/// The protocol of a WebSocket. A client that offers none gets exec and attach in version 1.
+pub(super) fn websocket_subprotocol(
+    headers: &HeaderMap,
+    spoken: &[&'static str],
+) -> Result<&'static str, Refusal> {
+    let mut offered = tokens(headers, SEC_WEBSOCKET_PROTOCOL.as_str()).peekable();
+    if offered.peek().is_none() && spoken == COMMAND_WEBSOCKET {
+        return Ok("");
+    }
+    let offered: Vec<&str> = offered.collect();
+    let found = offered.iter().find_map(|offer| spoken.iter().find(|known| *known == offer));
+    found.copied().ok_or_else(|| {
+        Refusal::Forbidden(format!(
+            "requested protocol(s) are not supported: {offered:?}; supports {spoken:?}"
+        ))
+    })
+}
 
 /// Why a request is refused, as Kubernetes' own streaming library answers.
 #[derive(Debug, Clone, PartialEq, Eq)]

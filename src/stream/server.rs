@@ -8,19 +8,24 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming as Body;
-use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderValue, UPGRADE};
+use hyper::header::{
+    CONNECTION, CONTENT_TYPE, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY,
+    SEC_WEBSOCKET_PROTOCOL, UPGRADE,
+};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use super::command::{self, Start, Wanted};
 use super::negotiate::{self, ACCEPTED, Refusal, VERSION};
 use super::port_forward::{self, Connect};
 use super::spdy::connection::Connection;
 use super::token::Tokens;
+use super::websocket::{self, Codec};
 
 /// Sessions at once; more connections wait.
 const MAX_SESSIONS: usize = 512;
@@ -159,6 +164,9 @@ impl Server {
         let Some(session) = self.redeem(request.uri().path()) else {
             return plain(StatusCode::NOT_FOUND, "404 page not found");
         };
+        if negotiate::upgrades_to(request.headers(), "websocket") {
+            return self.over_websocket(request, session, place);
+        }
         let spoken = match session {
             Session::Exec(..) | Session::Attach(..) => negotiate::COMMAND,
             Session::PortForward(_) => negotiate::PORT_FORWARD,
@@ -190,14 +198,67 @@ impl Server {
                 }
             }
         });
-        let mut response = Response::new(Full::default());
-        *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-        let headers = response.headers_mut();
-        headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
-        headers.insert(UPGRADE, HeaderValue::from_static(SPDY));
-        headers.insert(VERSION, HeaderValue::from_static(subprotocol));
+        let mut response = switching(SPDY);
+        response.headers_mut().insert(VERSION, HeaderValue::from_static(subprotocol));
         response
     }
+
+    fn over_websocket(
+        self,
+        mut request: Request<Body>,
+        session: Session,
+        place: Arc<tokio::sync::OwnedSemaphorePermit>,
+    ) -> Response<Full<Bytes>> {
+        let spoken = match session {
+            Session::Exec(..) | Session::Attach(..) => negotiate::COMMAND_WEBSOCKET,
+            Session::PortForward(_) => negotiate::PORT_FORWARD_WEBSOCKET,
+        };
+        let subprotocol = match negotiate::websocket_subprotocol(request.headers(), spoken) {
+            Ok(subprotocol) => subprotocol,
+            Err(refusal) => return refused(refusal, spoken),
+        };
+        let key = request.headers().get(SEC_WEBSOCKET_KEY).map(HeaderValue::as_bytes);
+        let accept = key.map(derive_accept_key).and_then(|accept| accept.try_into().ok());
+        let Some(accept) = accept else {
+            return plain(StatusCode::BAD_REQUEST, "Sec-WebSocket-Key is missing");
+        };
+        let upgrade = hyper::upgrade::on(&mut request);
+        let Settings { idle, creation, .. } = self.settings;
+        tokio::spawn(async move {
+            let _place = place;
+            let upgraded = match upgrade.await {
+                Ok(upgraded) => TokioIo::new(upgraded),
+                Err(error) => return tracing::debug!(%error, "an upgrade failed"),
+            };
+            match session {
+                Session::Exec(wanted, start) | Session::Attach(wanted, start) => {
+                    let version = negotiate::version(subprotocol);
+                    let codec = Codec { version, base64: subprotocol.contains("base64") };
+                    websocket::command(upgraded, codec, wanted, start, idle).await;
+                }
+                Session::PortForward(connect) => {
+                    let connection = Connection::new(websocket::tunnel(upgraded).await, idle);
+                    port_forward::over_spdy(connection, connect, creation).await;
+                }
+            }
+        });
+        let mut response = switching("websocket");
+        response.headers_mut().insert(SEC_WEBSOCKET_ACCEPT, accept);
+        if !subprotocol.is_empty() {
+            let chosen = HeaderValue::from_static(subprotocol);
+            response.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, chosen);
+        }
+        response
+    }
+}
+
+fn switching(protocol: &'static str) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::default());
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let headers = response.headers_mut();
+    headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+    headers.insert(UPGRADE, HeaderValue::from_static(protocol));
+    response
 }
 
 fn refused(refusal: Refusal, spoken: &[&'static str]) -> Response<Full<Bytes>> {
