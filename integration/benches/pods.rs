@@ -55,17 +55,10 @@ async fn timed<T>(times: &mut Vec<Duration>, work: impl Future<Output = T>) -> T
     result
 }
 
-fn on_host_network(mut config: cri::PodSandboxConfig) -> cri::PodSandboxConfig {
-    let security = config.linux.as_mut().unwrap().security_context.as_mut().unwrap();
-    security.namespace_options.as_mut().unwrap().network = cri::NamespaceMode::Node.into();
-    config.hostname = String::new();
-    config
-}
-
 async fn sandboxes(daemon: &Daemon) {
     let (mut run, mut stop) = (Vec::new(), Vec::new());
     for at in 0..RUNS {
-        let config = on_host_network(daemon.sandbox(&format!("host-{at}")));
+        let config = daemon.host_sandbox(&format!("host-{at}"));
         let pod = timed(&mut run, daemon.run(&config)).await;
         timed(&mut stop, daemon.stop_pod(&pod)).await;
         daemon.remove_pod(&pod).await;
@@ -115,22 +108,8 @@ fn bare_plugin(daemon: &Daemon, at: usize) -> Duration {
 }
 
 async fn containers(daemon: &Daemon) {
-    let pod = daemon.run(&on_host_network(daemon.sandbox("containers"))).await;
-    let sleeper = |name: String| {
-        let mut config = Daemon::container(&name, "exec sleep 600");
-        config.linux = Some(cri::LinuxContainerConfig {
-            security_context: Some(cri::LinuxContainerSecurityContext {
-                namespace_options: Some(cri::NamespaceOption {
-                    network: cri::NamespaceMode::Node.into(),
-                    pid: cri::NamespaceMode::Container.into(),
-                    ..Default::default()
-                }),
-                ..Default::default()
-            }),
-            ..Default::default()
-        });
-        config
-    };
+    let pod = daemon.run(&daemon.host_sandbox("containers")).await;
+    let sleeper = |name: String| Daemon::host_container(&name, "exec sleep 600");
     let (mut ours, mut bare) = (Vec::new(), Vec::new());
     let mut last = String::new();
     for at in 0..RUNS {

@@ -61,23 +61,8 @@ async fn a_host_port_answers_until_the_pod_is_gone() {
 #[tokio::test]
 async fn a_pod_on_the_hosts_network_is_on_the_hosts_network() {
     let daemon = Daemon::start().await;
-    let mut config = daemon.sandbox("host");
-    config.hostname = String::new();
-    let security = config.linux.as_mut().unwrap().security_context.as_mut().unwrap();
-    security.namespace_options.as_mut().unwrap().network = cri::NamespaceMode::Node.into();
-    let pod = daemon.run(&config).await;
-    let mut container = Daemon::container("web", "exec httpd -f -p 18081 -h /www");
-    container.linux = Some(cri::LinuxContainerConfig {
-        security_context: Some(cri::LinuxContainerSecurityContext {
-            namespace_options: Some(cri::NamespaceOption {
-                network: cri::NamespaceMode::Node.into(),
-                pid: cri::NamespaceMode::Container.into(),
-                ..Default::default()
-            }),
-            ..Default::default()
-        }),
-        ..Default::default()
-    });
+    let pod = daemon.run(&daemon.host_sandbox("host")).await;
+    let container = Daemon::host_container("web", "exec httpd -f -p 18081 -h /www");
     daemon.run_container(&pod, container).await;
     let from_node = || {
         let command = "curl -s -m 2 http://127.0.0.1:18081/";

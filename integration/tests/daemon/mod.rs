@@ -253,6 +253,15 @@ impl Daemon {
         }
     }
 
+    /// The same on the host's network.
+    pub fn host_sandbox(&self, name: &str) -> cri::PodSandboxConfig {
+        let mut config = self.sandbox(name);
+        config.hostname = String::new();
+        let security = config.linux.as_mut().unwrap().security_context.as_mut().unwrap();
+        security.namespace_options.as_mut().unwrap().network = cri::NamespaceMode::Node.into();
+        config
+    }
+
     /// Runs a sandbox and gives its id.
     pub async fn run(&self, config: &cri::PodSandboxConfig) -> String {
         let request = cri::RunPodSandboxRequest {
@@ -275,6 +284,23 @@ impl Daemon {
             log_path: format!("{name}/0.log"),
             ..Default::default()
         }
+    }
+
+    /// The same for a sandbox on the host's network.
+    pub fn host_container(name: &str, script: &str) -> cri::ContainerConfig {
+        let mut container = Self::container(name, script);
+        container.linux = Some(cri::LinuxContainerConfig {
+            security_context: Some(cri::LinuxContainerSecurityContext {
+                namespace_options: Some(cri::NamespaceOption {
+                    network: cri::NamespaceMode::Node.into(),
+                    pid: cri::NamespaceMode::Container.into(),
+                    ..Default::default()
+                }),
+                ..Default::default()
+            }),
+            ..Default::default()
+        });
+        container
     }
 
     /// Creates and starts a container, and gives its id.
