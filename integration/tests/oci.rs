@@ -1,6 +1,7 @@
 //! Tests of `oci` and of `sys::cgroup` with the real parts: runc and this kernel.
 
 mod cgroups;
+mod commands;
 mod confinement;
 mod exec;
 mod files;

@@ -4,6 +4,7 @@
 //! the command goes with all its descendants, whatever they did to escape it.
 
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -24,6 +25,9 @@ const LINGER: Duration = Duration::from_millis(500);
 
 /// Scratch directories and sub-cgroups are named by this and a random number.
 const PREFIX: &str = "exec-";
+
+/// In a scratch directory: the command's pid.
+pub(super) const PID_FILE: &str = "pid";
 
 /// What a command gave.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -53,7 +57,7 @@ pub async fn run(
 
     let mut scratch = Scratch::new(runtime, place)?;
     let of_container = read_process(place)?;
-    let pid_file = scratch.dir.join("pid");
+    let pid_file = scratch.dir.join(PID_FILE);
     let spec = Exec {
         container: place.id.as_str(),
         command,
@@ -93,6 +97,10 @@ pub async fn run(
             Some(deadline) => timeout_at(deadline, status).await.ok(),
             None => Some(status.await),
         };
+        if status.is_some() {
+            // It has been reaped: its number may become another's.
+            scratch.group = None;
+        }
         if status.is_some() && !drained {
             // Errors only when the time is up, and then the answer is due.
             drop(timeout(LINGER, &mut outputs).await);
@@ -117,11 +125,9 @@ pub async fn run(
 pub fn end_leftovers(place: &Place) {
     let Ok(entries) = std::fs::read_dir(&place.bundle) else { return };
     for entry in entries.flatten() {
-        let name = entry.file_name();
-        let Some(name) = name.to_str().filter(|name| name.starts_with(PREFIX)) else { continue };
-        end(&place.cgroup, name);
-        if let Err(error) = std::fs::remove_dir_all(entry.path()) {
-            tracing::warn!(dir = %entry.path().display(), %error, "cannot delete");
+        let Ok(name) = entry.file_name().into_string() else { continue };
+        if name.starts_with(PREFIX) {
+            Traces { bundle: place.bundle.clone(), cgroup: place.cgroup.clone(), name }.end();
         }
     }
 }
@@ -154,12 +160,64 @@ async fn collect(from: Option<impl AsyncRead + Unpin>, into: &mut Vec<u8>) {
     }
 }
 
-/// The sub-cgroup and the files of one command. Dropped early, it kills what runs.
-pub(super) struct Scratch {
-    pub(super) dir: std::path::PathBuf,
+/// What there is of one command outside the container: a directory of its own in the bundle,
+/// from before its cgroup is made until nobody waits for the command any more.
+#[derive(Clone)]
+struct Traces {
+    bundle: PathBuf,
     cgroup: String,
     name: String,
-    /// What the runtime takes for it; `None`: this runtime has no such thing.
+}
+
+impl Traces {
+    fn dir(&self) -> PathBuf {
+        self.bundle.join(&self.name)
+    }
+
+    /// Ends the command and its descendants, and removes every trace. Blocks.
+    fn end(&self) {
+        self.kill_family();
+        let (cgroup, name) = (&self.cgroup, &self.name);
+        let ended = cgroup::kill_sub(cgroup, name).and_then(|()| cgroup::remove_sub(cgroup, name));
+        if let Err(error) = ended {
+            tracing::warn!(cgroup, name, %error, "cannot end a command");
+        }
+        self.delete_dir();
+    }
+
+    /// Kills the command and all below it, for where no cgroup holds them together.
+    fn kill_family(&self) {
+        let pid = std::fs::read_to_string(self.dir().join(PID_FILE)).ok();
+        let Some(pid) = pid.and_then(|text| text.trim().parse().ok()) else { return };
+        // The number of one that has ended may be another's by now.
+        if !cgroup::processes(&self.cgroup).is_ok_and(|inside| inside.contains(&pid)) {
+            return;
+        }
+        kill(&process::family(pid), &self.cgroup);
+    }
+
+    fn delete_dir(&self) {
+        let dir = self.dir();
+        if let Err(error) = std::fs::remove_dir_all(&dir) {
+            tracing::warn!(dir = %dir.display(), %error, "cannot delete");
+        }
+    }
+
+    /// Removes the empty cgroups of all of the container's commands that are over: this one's,
+    /// and those of earlier ones that had left something running. Blocks.
+    fn sweep(&self) {
+        let over = |name: &str| name.starts_with(PREFIX) && !self.bundle.join(name).exists();
+        if let Err(error) = cgroup::remove_empty_subs(&self.cgroup, over) {
+            tracing::debug!(cgroup = self.cgroup, %error, "cannot sweep the cgroups of commands");
+        }
+    }
+}
+
+/// A command under way. Dropped early, it kills what runs.
+pub(super) struct Scratch {
+    traces: Traces,
+    pub(super) dir: PathBuf,
+    /// What the runtime takes for its cgroup; `None`: this runtime has no such thing.
     pub(super) sub_cgroup: Option<String>,
     /// The process group of the keeper and the runtime.
     pub(super) group: Option<i32>,
@@ -171,14 +229,14 @@ impl Scratch {
         let mut random = [0; 8];
         getrandom::fill(&mut random).expect("the kernel gives random bytes once it has booted");
         let name = format!("{PREFIX}{:016x}", u64::from_le_bytes(random));
-        let dir = place.bundle.join(&name);
+        let traces = Traces { bundle: place.bundle.clone(), cgroup: place.cgroup.clone(), name };
+        let dir = traces.dir();
         std::fs::create_dir(&dir).map_err(Error::io("cannot make", &dir))?;
-        let cgroup = place.cgroup.clone();
-        let mut scratch = Self { dir, cgroup, name, sub_cgroup: None, group: None, over: false };
+        let mut scratch = Self { traces, dir, sub_cgroup: None, group: None, over: false };
         if runtime.takes_sub_cgroup() {
-            let made = cgroup::create_sub(&scratch.cgroup, &scratch.name);
+            let made = cgroup::create_sub(&place.cgroup, &scratch.traces.name);
             let made =
-                made.map_err(Error::io("cannot make a cgroup below", scratch.cgroup.as_ref()))?;
+                made.map_err(Error::io("cannot make a cgroup below", place.cgroup.as_ref()))?;
             scratch.sub_cgroup = Some(made);
         }
         Ok(scratch)
@@ -187,67 +245,52 @@ impl Scratch {
     /// Ends the command and its descendants, and waits for that.
     async fn kill(mut self, child: &mut tokio::process::Child) {
         self.over = true;
-        let family = self.family();
         // The runtime first: it must not start what is killed next.
         self.kill_group();
         drop(timeout(LINGER, child.wait()).await);
-        for member in family {
-            if let Err(error) = process::signal(&member, libc::SIGKILL) {
-                tracing::warn!(cgroup = self.cgroup, %error, "cannot kill a timed-out command");
-            }
-        }
-        let (cgroup, name) = (self.cgroup.clone(), self.name.clone());
-        let killed = tokio::task::spawn_blocking(move || end(&cgroup, &name)).await;
-        if killed.is_err() {
-            tracing::error!(
-                cgroup = self.cgroup,
-                "the task that ends a timed-out command panicked"
-            );
+        let traces = self.traces.clone();
+        if tokio::task::spawn_blocking(move || traces.end()).await.is_err() {
+            let cgroup = &self.traces.cgroup;
+            tracing::error!(cgroup, "the task that ends a timed-out command panicked");
         }
     }
 
     /// The command ended by itself: what it started in the background may go on.
     pub(super) fn finished(mut self) {
         self.over = true;
-        let (cgroup, name) = (self.cgroup.clone(), self.name.clone());
-        // Refused while a background process is in it; then it goes with the container.
-        tokio::task::spawn_blocking(move || drop(cgroup::remove_sub(&cgroup, &name)));
+        self.traces.delete_dir();
+        let traces = self.traces.clone();
+        tokio::task::spawn_blocking(move || traces.sweep());
     }
 
+    /// Kills the keeper, the runtime and what it has started. Where no cgroup holds that
+    /// together, this is what finds it: the runtime writes no pid before the command runs.
     fn kill_group(&self) {
         let Some(group) = self.group else { return };
+        // Seen before the group goes: then nothing is its descendant any more.
+        let family = process::family(group);
         if let Err(error) = process::signal_child(-group, libc::SIGKILL) {
-            tracing::warn!(cgroup = self.cgroup, %error, "cannot kill a timed-out command");
+            let cgroup = &self.traces.cgroup;
+            tracing::warn!(cgroup, %error, "cannot kill a timed-out command");
         }
+        kill(&family, &self.traces.cgroup);
     }
+}
 
-    /// The command and all below it, where no cgroup holds them together.
-    fn family(&self) -> Vec<OwnedFd> {
-        if self.sub_cgroup.is_some() {
-            return Vec::new();
+fn kill(family: &[OwnedFd], cgroup: &str) {
+    for member in family {
+        if let Err(error) = process::signal(member, libc::SIGKILL) {
+            tracing::warn!(cgroup, %error, "cannot kill a command");
         }
-        let pid = std::fs::read_to_string(self.dir.join("pid")).ok();
-        let pid = pid.and_then(|text| text.trim().parse().ok());
-        pid.map(process::family).unwrap_or_default()
     }
 }
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        if let Err(error) = std::fs::remove_dir_all(&self.dir) {
-            tracing::warn!(dir = %self.dir.display(), %error, "cannot delete");
-        }
         if !self.over {
             self.kill_group();
-            let (cgroup, name) = (self.cgroup.clone(), self.name.clone());
-            std::thread::spawn(move || end(&cgroup, &name));
+            let traces = self.traces.clone();
+            std::thread::spawn(move || traces.end());
         }
-    }
-}
-
-fn end(cgroup: &str, name: &str) {
-    let ended = cgroup::kill_sub(cgroup, name).and_then(|()| cgroup::remove_sub(cgroup, name));
-    if let Err(error) = ended {
-        tracing::warn!(cgroup, name, %error, "cannot end a timed-out command");
     }
 }

@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite, Interest};
 use tokio::net::UnixListener;
 use tokio::net::unix::pipe;
 
-use super::exec::{Scratch, exit_code, read_process};
+use super::exec::{PID_FILE, Scratch, exit_code, read_process};
 use super::{Error, Place};
 use crate::oci::{self, Exec, Runtime};
 use crate::sys::socket;
@@ -63,7 +63,7 @@ pub async fn start(
 
     let mut scratch = Scratch::new(runtime, place)?;
     let of_container = read_process(place)?;
-    let pid_file = scratch.dir.join("pid");
+    let pid_file = scratch.dir.join(PID_FILE);
     let console = streams.tty.then(|| Console::listen(&scratch.dir)).transpose()?;
     let spec = Exec {
         container: place.id.as_str(),

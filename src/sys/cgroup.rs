@@ -188,19 +188,42 @@ pub fn remove_sub(path: &str, name: &str) -> io::Result<()> {
     remove_tree(&sub_directory(path, name)?, Instant::now() + REMOVE_LIMIT)
 }
 
+/// Removes those sub-cgroups that hold nothing and that `wanted` names. Nothing is waited for.
+pub fn remove_empty_subs(path: &str, wanted: impl Fn(&str) -> bool) -> io::Result<()> {
+    let directory = subs_directory(path)?;
+    for entry in fs::read_dir(&directory)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        if entry.file_type()?.is_dir() && name.to_str().is_some_and(&wanted) {
+            match fs::remove_dir(entry.path()) {
+                Err(error) if error.kind() != io::ErrorKind::ResourceBusy && !is_gone(&error) => {
+                    return Err(about("remove", &entry.path(), &error));
+                }
+                _ => {}
+            }
+        }
+    }
+    Ok(())
+}
+
 fn sub_directory(path: &str, name: &str) -> io::Result<PathBuf> {
     if name.contains('/') {
         return Err(invalid(name, "a sub-cgroup is named by one segment"));
     }
-    let relative = relative(path)?;
     segment(name, name)?;
+    Ok(subs_directory(path)?.join(name))
+}
+
+/// Where the sub-cgroups of a cgroup are.
+fn subs_directory(path: &str) -> io::Result<PathBuf> {
+    let relative = relative(path)?;
     let found = hierarchies()?;
     let mount = match (found.sub(), &found.unified) {
         (Some(hierarchy), _) => &hierarchy.mount,
         (None, Some(mount)) => mount,
         (None, None) => return Err(io::Error::other("no cgroup controller is mounted")),
     };
-    Ok(mount.join(relative).join(name))
+    Ok(mount.join(relative))
 }
 
 /// Puts a process in, in every hierarchy.
