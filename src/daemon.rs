@@ -12,6 +12,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use crate::config::Config;
+use crate::container::rotation;
 use crate::cri::{About, Face, server};
 use crate::health::BackoffSettings;
 use crate::image::Images;
@@ -20,7 +21,7 @@ use crate::network::Network;
 use crate::oci::Runtime;
 use crate::pod::{Services, events, orchestrator, recovery};
 use crate::store::{RootLock, Store};
-use crate::{image, network, oci, stream};
+use crate::{image, network, oci, pod, stream};
 
 /// Threads that drive pods and answer calls; what blocks runs on others.
 const WORKERS: usize = 2;
@@ -79,6 +80,9 @@ async fn serve(config: Config) -> Result<(), String> {
     .map_err(|error| text(&error))?;
     let services = Arc::new(services(&config, &store, &images)?);
     let pods = recovery::recover(services).await.map_err(|error| text(&error))?;
+    let limits =
+        rotation::Limits { max_size: config.log.max_size.0, max_files: config.log.max_files };
+    tokio::spawn(pod::rotation::run(pods.clone(), limits));
     let settings = controller::Settings {
         logs: config.root.join("logs"),
         volumes: config.root.join("volumes"),

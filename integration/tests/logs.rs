@@ -116,3 +116,57 @@ async fn reopening_follows_a_rename_and_asks_for_a_running_container() {
     let error = reopen().await.unwrap_err();
     assert_eq!(error.code(), tonic::Code::FailedPrecondition, "{error}");
 }
+
+/// No kubelet looks after a pod of a manifest: haled keeps its log within limits, and what was
+/// cut off continues in the next file without a line lost.
+#[tokio::test]
+async fn the_log_of_a_manifest_s_pod_is_rotated_and_goes_with_the_pod() {
+    let daemon = Daemon::start_with("[log]\nmax_size = \"64KiB\"\nmax_files = 10\n").await;
+    let script = "i=0; while true; do i=$((i+1)); printf '%08d %0500d\\n' $i 0; [ $((i % 100)) != 0 ] || sleep 1; done";
+    let manifest = format!(
+        "apiVersion: v1\nkind: Pod\nmetadata: {{name: talker}}\nspec:\n  terminationGracePeriodSeconds: 0\n  containers:\n  - name: app\n    image: busybox\n    command: [sh, -c, \"{}\"]\n",
+        script.replace('\\', "\\\\")
+    );
+    daemon.apply(&manifest).await.unwrap();
+    let logs = daemon.path("root/logs");
+    let files = || -> Vec<std::path::PathBuf> {
+        let all = std::fs::read_dir(&logs).into_iter().flatten().flatten();
+        let inside =
+            all.flat_map(|pod| std::fs::read_dir(pod.path().join("app")).into_iter().flatten());
+        let mut files: Vec<_> = inside.flatten().map(|entry| entry.path()).collect();
+        files.sort();
+        files
+    };
+    let compressed =
+        || files().iter().filter(|path| path.extension() == Some("gz".as_ref())).count();
+    daemon.until("two rotations", || compressed() > 0).await;
+
+    // Sorted by name, the current file comes first.
+    let mut files_now = files();
+    files_now.rotate_left(1);
+    let mut numbers = Vec::new();
+    for path in files_now {
+        let bytes = std::fs::read(&path).unwrap();
+        let mut text = String::new();
+        if path.extension() == Some("gz".as_ref()) {
+            let mut decoder = flate2::read::GzDecoder::new(&bytes[..]);
+            std::io::Read::read_to_string(&mut decoder, &mut text).unwrap();
+        } else {
+            text = String::from_utf8(bytes).unwrap();
+        }
+        let number = |line: &str| line.split(' ').nth(3).unwrap().parse::<u32>().unwrap();
+        let whole = &text[..text.rfind('\n').unwrap_or(0)];
+        numbers.extend(whole.lines().map(number));
+    }
+    assert!(numbers.len() > 200, "{}", numbers.len());
+    assert!(numbers.iter().copied().eq(1..=u32::try_from(numbers.len()).unwrap()));
+
+    let request = haled::proto::haled::DeleteRequest {
+        namespace: "default".into(),
+        name: "talker".into(),
+        grace_seconds: None,
+    };
+    daemon.haled().await.delete(request).await.unwrap();
+    assert_eq!(files(), Vec::<std::path::PathBuf>::new());
+    daemon.nothing_is_left().await;
+}

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use tracing_subscriber::EnvFilter;
 
-use super::Config;
 use super::file::nearest;
+use super::{Bytes, Config};
 
 /// The longest path of a socket, in bytes: `sun_path` less its end (unix(7)).
 const SOCKET_PATH_LIMIT: usize = 107;
@@ -25,6 +25,8 @@ const SHORTEST_TIME: Duration = Duration::from_millis(100);
 const SHORTEST_STREAM_LIMIT: Duration = Duration::from_secs(1);
 /// A month: more is a slip.
 const LONGEST_STREAM_LIMIT: Duration = Duration::from_hours(720);
+/// A smaller one would be rotated at every look.
+const SMALLEST_LOG: Bytes = Bytes(64 << 10);
 /// A longer one is a slip.
 const LONGEST_TIME: Duration = Duration::from_hours(24);
 
@@ -76,7 +78,24 @@ pub(super) fn mistakes(config: &Config) -> Vec<(String, String)> {
     check("manifest.dir", directory(&config.manifest.dir));
 
     check("log.level", level(&config.log.level));
+    check("log.max_size", log_size(config.log.max_size));
+    check("log.max_files", log_files(config.log.max_files));
     found
+}
+
+fn log_size(size: Bytes) -> Result<(), String> {
+    if size < SMALLEST_LOG {
+        return Err(format!("found {} bytes, at least 64KiB are needed", size.0));
+    }
+    Ok(())
+}
+
+/// Two, as the kubelet has it: with one, nothing would be left after a rotation.
+fn log_files(files: usize) -> Result<(), String> {
+    if files < 2 {
+        return Err(format!("found {files}, at least 2 are needed: the current one and an older"));
+    }
+    Ok(())
 }
 
 fn absolute(path: &Path) -> Result<(), String> {

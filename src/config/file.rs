@@ -11,6 +11,8 @@ use std::time::Duration;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::Bytes;
+
 /// Something wrong in a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Mistake {
@@ -200,6 +202,26 @@ impl FromToml for Duration {
         let text = value.as_str().ok_or_else(|| needs(value, needed))?;
         duration(text).ok_or_else(|| needs(value, needed))
     }
+}
+
+impl FromToml for Bytes {
+    fn from_toml(value: &DeValue<'_>) -> Result<Self, String> {
+        let needed = "a size with its unit in quotes, such as \"10MiB\"";
+        let text = value.as_str().ok_or_else(|| needs(value, needed))?;
+        bytes(text).map(Self).ok_or_else(|| needs(value, needed))
+    }
+}
+
+/// `512KiB`, `10MiB`, `1GiB`: a whole number and its unit.
+fn bytes(text: &str) -> Option<u64> {
+    let digits = text.find(|c: char| !c.is_ascii_digit())?;
+    let unit: u64 = match text[digits..].trim_start() {
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        _ => return None,
+    };
+    text[..digits].parse::<u64>().ok()?.checked_mul(unit)
 }
 
 /// `1h30m`, `10s`, `500ms`: whole numbers, each with its unit.

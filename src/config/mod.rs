@@ -113,14 +113,22 @@ pub struct ManifestConfig {
     pub dir: PathBuf,
 }
 
-/// `[log]`: the daemon's own.
+/// `[log]`: the daemon's own, and those of containers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogConfig {
     /// `info`; a tracing filter.
     pub level: String,
     /// JSON lines in place of text.
     pub json: bool,
+    /// A container's log with more bytes is rotated, where no kubelet does. 10 MiB.
+    pub max_size: Bytes,
+    /// Files kept of a container's log, the current one included. 5.
+    pub max_files: usize,
 }
+
+/// A number of bytes: `"10MiB"` in the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Bytes(pub u64);
 
 /// Why a file was refused: file, line, key, what was found, what is allowed. One line each.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -7,8 +7,8 @@ use toml::de::DeTable;
 
 use super::file::{Mistake, Reading, Section};
 use super::{
-    Config, HealingConfig, ImageConfig, LogConfig, ManifestConfig, NetworkConfig, RuntimeConfig,
-    StreamConfig, check,
+    Bytes, Config, HealingConfig, ImageConfig, LogConfig, ManifestConfig, NetworkConfig,
+    RuntimeConfig, StreamConfig, check,
 };
 
 /// Reads a file's text; every mistake in it, in its order.
@@ -100,6 +100,8 @@ fn manifest(mut section: Section<'_, '_>, config: &mut ManifestConfig) {
 fn log(mut section: Section<'_, '_>, config: &mut LogConfig) {
     section.set("level", &mut config.level);
     section.set("json", &mut config.json);
+    section.set("max_size", &mut config.max_size);
+    section.set("max_files", &mut config.max_files);
     section.finish();
 }
 
@@ -187,6 +189,6 @@ impl Default for ManifestConfig {
 
 impl Default for LogConfig {
     fn default() -> Self {
-        Self { level: "info".into(), json: false }
+        Self { level: "info".into(), json: false, max_size: Bytes(10 << 20), max_files: 5 }
     }
 }

@@ -82,6 +82,8 @@ fn every_value_can_be_set() {
         [log]
         level = "info,haled::image=debug"
         json = true
+        max_size = "1GiB"
+        max_files = 2
     "#;
     let config = parse(text).unwrap();
     let default = Config::default();
@@ -114,6 +116,8 @@ fn every_value_can_be_set() {
     assert_ne!(config.stream.creation_limit, default.stream.creation_limit);
     assert_ne!(config.log.level, default.log.level);
     assert_ne!(config.log.json, default.log.json);
+    assert_ne!(config.log.max_size, default.log.max_size);
+    assert_ne!(config.log.max_files, default.log.max_files);
 }
 
 #[test]
@@ -132,7 +136,7 @@ fn an_unknown_key_is_told_with_its_line_and_the_nearest() {
     );
     assert_eq!(
         refused("[log]\ncolour = true\n"),
-        "haled.toml:2: unknown key \"log.colour\": there are json, level"
+        "haled.toml:2: unknown key \"log.colour\": there are json, level, max_files, max_size"
     );
     assert_eq!(
         refused("[helaing]\n"),
@@ -188,6 +192,11 @@ fn bad_values_are_refused_by_name() {
         ("[network]\nbridge_subnet = \"10.88.0.0/31\"", "a prefix of 1 to 30"),
         ("[network]\nbridge_subnet = \"10.88.0.0/99999999999\"", "in CIDR form"),
         ("[image]\nparallel_layers = -1", "found -1, a whole number from 0 is needed"),
+        ("[log]\nmax_size = 10", "found 10, a size with its unit"),
+        ("[log]\nmax_size = \"10MB\"", "found \"10MB\", a size with its unit"),
+        ("[log]\nmax_size = \"99999999999999GiB\"", "a size with its unit"),
+        ("[log]\nmax_size = \"1KiB\"", "found 1024 bytes, at least 64KiB"),
+        ("[log]\nmax_files = 1", "found 1, at least 2"),
         ("[healing]\nbackoff_initial = 10", "found 10, a time with its unit"),
         ("[healing]\nbackoff_initial = \"10\"", "found \"10\", a time with its unit"),
         ("[healing]\nbackoff_initial = \"0s\"", "found 0ns, \"100ms\" to \"24h\""),

@@ -10,6 +10,7 @@ pub mod exec;
 pub mod log;
 pub mod record;
 pub mod remove;
+pub mod rotation;
 pub mod session;
 pub mod start;
 pub mod state;

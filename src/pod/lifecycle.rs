@@ -1,5 +1,6 @@
 //! The driver's part for containers: create, start, stop, remove, and what their ends mean.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -15,7 +16,7 @@ use crate::container::create::{Surroundings, create};
 use crate::container::record::{ContainerRecord, RunsAs};
 use crate::container::start::start;
 use crate::container::state::{Ended, Init, State, nanos};
-use crate::container::{Place, remove, stop};
+use crate::container::{Place, remove, rotation, stop};
 use crate::health::{Heal, Prober};
 use crate::id::ContainerId;
 use crate::monitor::client::Error as MonitorError;
@@ -486,7 +487,7 @@ impl Driver {
             };
             let removed = removed.await;
             if let Some(log) = log.filter(|_| removed.is_ok()) {
-                drop(tokio::fs::remove_file(log).await);
+                delete_log(log).await;
             }
             Done::Removed(id, removed.map_err(of_container))
         });
@@ -555,6 +556,15 @@ impl Driver {
         if let Err(error) = self.services.store.put(container.id.as_str(), &container.record) {
             tracing::error!(container = %container.id, %error, "cannot write the container's record");
         }
+    }
+}
+
+/// What can't be deleted is left behind: the container itself is gone.
+async fn delete_log(log: PathBuf) {
+    let of_task = log.clone();
+    let deleted = tokio::task::spawn_blocking(move || rotation::delete(&of_task)).await;
+    if let Ok(Err(error)) = deleted {
+        tracing::warn!(log = %log.display(), %error, "cannot delete the container's log");
     }
 }
 

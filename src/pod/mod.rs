@@ -16,6 +16,7 @@ pub mod record;
 pub mod recovery;
 pub mod registry;
 mod restart;
+pub mod rotation;
 mod sandbox;
 pub mod view;
 
