@@ -4,6 +4,7 @@ mod hooks;
 mod house;
 mod probes;
 mod rules;
+mod switches;
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};

@@ -56,6 +56,7 @@ impl Driver {
             for name in self.waiting.iter().filter_map(due).collect::<Vec<_>>() {
                 self.restart(&name);
             }
+            self.start_what_was_left();
         } else {
             // An orchestrator is there: what has not begun yet is its to do.
             self.waiting.clear();
@@ -72,7 +73,11 @@ impl Driver {
         // `auto` looks whether its orchestrator is still there.
         let presence = (policy.heal == Heal::Auto)
             .then(|| Instant::now() + self.services.presence.look_every());
-        probes.map(Instant::from_std).chain(self.waiting.values().copied()).chain(presence).min()
+        // Under an orchestrator's eyes nothing is begun, and looking for it is enough.
+        let left = (policy.heal == Heal::Restart).then(|| self.left_unstarted());
+        let left = left.into_iter().flatten().map(|(_, due)| due);
+        let waits = self.waiting.values().copied().chain(left);
+        probes.map(Instant::from_std).chain(waits).chain(presence).min()
     }
 
     fn run_probe(&self, at: usize, kind: Kind, probe: Probe) {

@@ -57,6 +57,9 @@ impl Driver {
             }
             return;
         }
+        if let Some(why) = self.healed_already(&config) {
+            return self.answers.add(reply, Err(Arc::new(Error::Exists(why))));
+        }
         // Whoever creates a container of this name has taken its restarting over.
         self.waiting.remove(&config.name);
         let image = config.image.clone();
@@ -199,6 +202,12 @@ impl Driver {
         if container.remove.is_some() {
             return self.answers.add(reply, wrong("is being removed"));
         }
+        let unstarted = container.record.state == State::Created;
+        if unstarted && let Some(other) = self.beside(at) {
+            let why = format!("can't start: {} of the same name runs", other.id);
+            return self.answers.add(reply, wrong(&why));
+        }
+        let container = &mut self.containers[at];
         match (&mut container.work, &container.record.state) {
             (Work::Starting { waiters, .. }, _) => waiters.push(reply),
             (Work::None, State::Created) => {

@@ -79,6 +79,11 @@ impl Presence {
         self.settings.used_within / 10
     }
 
+    /// How long an orchestrator may leave something undone before it is taken to be gone.
+    pub fn silence(&self) -> Duration {
+        self.settings.used_within
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, Connections> {
         self.connections.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -10,7 +10,8 @@ use super::heal::LEAST_GRACE;
 use super::record::Origin;
 use crate::container::config::ContainerConfig;
 use crate::container::state::{Ended, State, nanos};
-use crate::health::{Policy, Sequel, is_kill};
+use crate::health::{Heal, Policy, Sequel, is_kill};
+use crate::id::ContainerId;
 
 /// Where a kubelet notes how often a container has been restarted.
 const RESTART_COUNT: &str = "io.kubernetes.container.restartCount";
@@ -26,7 +27,10 @@ impl Driver {
         for name in names {
             let Some(at) = self.newest(&name) else { continue };
             let State::Exited(ended) = &self.containers[at].record.state else { continue };
-            if self.waiting.contains_key(&name) || self.sequel(&policy, at, ended) == Sequel::Rest {
+            if self.waiting.contains_key(&name)
+                || self.beside(at).is_some()
+                || self.sequel(&policy, at, ended) == Sequel::Rest
+            {
                 continue;
             }
             let ended = ended.clone();
@@ -92,6 +96,9 @@ impl Driver {
         let (Some(at), Some(policy)) = (self.newest(name), self.policy.clone()) else { return };
         let last = &self.containers[at];
         let (State::Exited(ended), Work::None) = (&last.record.state, &last.work) else { return };
+        if self.beside(at).is_some() {
+            return;
+        }
         // Asked again: a client may have stopped it while it waited.
         match self.sequel(&policy, at, ended) {
             Sequel::Rest => return,
@@ -138,6 +145,86 @@ impl Driver {
         match last.filter(|last| last.record.run_again) {
             Some(last) => following(&last.config, asked),
             None => asked,
+        }
+    }
+
+    /// Another attempt of the name of the container at `at`, in a pod that haled restarts, that
+    /// lives or is about to. Two never run at once, whoever made them.
+    pub(super) fn beside(&self, at: usize) -> Option<&Container> {
+        let (id, name) = (&self.containers[at].id, &self.containers[at].config.name);
+        self.restarts().then(|| self.living(name).find(|other| other.id != *id)).flatten()
+    }
+
+    /// Why a client can't create this: healing has begun the same, or been there before it. A
+    /// client that looks again finds what healing made, and adopts it.
+    pub(super) fn healed_already(&self, asked: &ContainerConfig) -> Option<String> {
+        if !self.restarts() {
+            return None;
+        }
+        let (name, attempt) = (&asked.name, asked.attempt);
+        let newer = |c: &&Container| {
+            c.config.name == *name && c.record.made_by_healing && c.config.attempt > attempt
+        };
+        let newer = self.containers.iter().filter(|c| c.remove.is_none()).find(newer);
+        let other = self.living(name).next().or(newer)?;
+        Some(format!(
+            "container \"{name}\" is in pod {} already, with attempt {} as {}, and attempt {attempt} was asked for: look again",
+            self.id, other.config.attempt, other.id
+        ))
+    }
+
+    /// The attempts of a name that run, or are being made to.
+    fn living(&self, name: &str) -> impl Iterator<Item = &Container> {
+        self.containers.iter().filter(move |c| {
+            let begun = matches!(c.work, Work::Creating { .. } | Work::Starting { .. });
+            c.config.name == name && (begun || !c.is_quiet())
+        })
+    }
+
+    /// Whether haled may restart the containers of this pod.
+    fn restarts(&self) -> bool {
+        self.policy.as_ref().is_some_and(|policy| matches!(policy.heal, Heal::Auto | Heal::Restart))
+    }
+
+    /// The containers that a client made to restart one that had ended and then left unstarted,
+    /// as a kubelet does that dies in between, and when they are given up on and started here.
+    pub(super) fn left_unstarted(&self) -> Vec<(ContainerId, Instant)> {
+        if self.record.origin == Origin::Manifest || !self.restarts() {
+            return Vec::new();
+        }
+        let (now, wall) = (Instant::now(), nanos(SystemTime::now()));
+        let left = self.containers.iter().enumerate().filter(|(at, c)| {
+            let name = &c.config.name;
+            let has_ended = |other: &Container| {
+                other.config.name == *name && matches!(other.record.state, State::Exited(_))
+            };
+            c.record.state == State::Created
+                && matches!(c.work, Work::None)
+                && c.remove.is_none()
+                && !c.record.stopped_by_client
+                && self.newest(name) == Some(*at)
+                && self.beside(*at).is_none()
+                && self.containers.iter().any(has_ended)
+        });
+        let patience = self.services.presence.silence();
+        left.map(|(_, c)| {
+            let age = Duration::from_nanos(u64::try_from(wall - c.record.created_at).unwrap_or(0));
+            (c.id.clone(), now + patience.saturating_sub(age))
+        })
+        .collect()
+    }
+
+    /// Starts what a client has left unstarted for too long.
+    pub(super) fn start_what_was_left(&mut self) {
+        let now = Instant::now();
+        for (id, due) in self.left_unstarted() {
+            if due <= now
+                && let Some(at) = self.find(&id)
+            {
+                let message = format!("container {} was created and left unstarted", id.short());
+                self.event(&self.containers[at].config.name.clone(), "TakenOver", message, true);
+                self.begin_start(at);
+            }
         }
     }
 

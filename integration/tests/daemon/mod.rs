@@ -46,7 +46,7 @@ impl Daemon {
         Self::start_so("", "").await
     }
 
-    async fn start_so(network: &str, settings: &str) -> Self {
+    pub async fn start_so(network: &str, settings: &str) -> Self {
         let dir = tempfile::Builder::new().prefix("haled-test-").tempdir().unwrap();
         let name = dir.path().file_name().unwrap().to_str().unwrap().to_owned();
         let ready = dir.path().join("namespaces-ready");
