@@ -23,7 +23,7 @@ pub(super) async fn check(
     service: &str,
     target: &Target,
 ) -> Result<Outcome, NoConnection> {
-    let failed = |output: String| Ok(Outcome { success: false, output });
+    let failed = |output: String| Ok(Outcome::failed(output));
     let address = SocketAddr::new(target.address, port);
     let stream = connect(target, None, port).await?;
     let endpoint = Endpoint::from_shared(format!("http://{address}"))
@@ -44,9 +44,7 @@ pub(super) async fn check(
     let mut client = HealthClient::new(channel).max_decoding_message_size(MAX_ANSWER);
     match client.check(HealthCheckRequest { service: service.to_owned() }).await {
         Ok(answer) => match answer.into_inner().status() {
-            ServingStatus::Serving => {
-                Ok(Outcome { success: true, output: "service healthy".to_owned() })
-            }
+            ServingStatus::Serving => Ok(Outcome::passed("service healthy".to_owned())),
             other => {
                 failed(format!("service unhealthy (responded with \"{}\")", other.as_str_name()))
             }
@@ -107,10 +105,7 @@ mod tests {
         let server = Server::builder().add_service(service);
         tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
         reporter.set_service_status("db", Set::NotServing).await;
-        assert_eq!(
-            probe(port, "").await,
-            Outcome { success: true, output: "service healthy".into() }
-        );
+        assert_eq!(probe(port, "").await, Outcome::passed("service healthy".into()));
         let db = probe(port, "db").await;
         assert!(!db.success);
         assert_eq!(db.output, "service unhealthy (responded with \"NOT_SERVING\")");

@@ -53,7 +53,7 @@ pub(super) async fn get(handler: &Handler, target: &Target) -> Result<Outcome, N
         if let Some(next) = location.and_then(|location| url.join(&location).ok()) {
             if next.host_str() != url.host_str() {
                 let output = format!("redirected to another host, {next}, which is not probed");
-                return Ok(Outcome { success: true, output });
+                return Ok(Outcome { success: true, warning: true, output });
             }
             url = next;
             continue;
@@ -64,7 +64,7 @@ pub(super) async fn get(handler: &Handler, target: &Target) -> Result<Outcome, N
         } else {
             format!("HTTP probe failed with statuscode: {}", status.as_u16())
         };
-        return Ok(Outcome { success, output });
+        return Ok(Outcome { success, warning: false, output });
     }
     Err(failed(format!("Get \"{url}\": stopped after {MAX_REDIRECTS} redirects")))
 }

@@ -209,6 +209,9 @@ pub struct BadAnnotation {
 pub struct Outcome {
     /// Passed.
     pub success: bool,
+    /// Passed, and there is something about it that its owner should know.
+    #[serde(default)]
+    pub warning: bool,
     /// At most 10 KiB: what the command printed, or `HTTP probe failed with statuscode: 500`.
     pub output: String,
 }
@@ -216,6 +219,16 @@ pub struct Outcome {
 impl Outcome {
     /// What is kept of an output, in bytes, as the kubelet keeps.
     pub const MAX_OUTPUT: usize = 10 * 1024;
+
+    /// It passed.
+    pub fn passed(output: String) -> Self {
+        Self { success: true, warning: false, output }
+    }
+
+    /// It failed.
+    pub fn failed(output: String) -> Self {
+        Self { success: false, warning: false, output }
+    }
 
     /// The beginning of what was read, as text. What is no UTF-8 takes more room as text than
     /// it did, so the text is bounded and not only what was read.

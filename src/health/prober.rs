@@ -310,7 +310,7 @@ mod tests {
     }
 
     fn outcome(success: bool) -> Outcome {
-        Outcome { success, output: "why".into() }
+        Outcome { success, warning: false, output: "why".into() }
     }
 
     /// Runs what is due at `now` with one result for all.

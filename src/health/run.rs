@@ -37,12 +37,12 @@ pub async fn run(probe: &Probe, target: &Target) -> Result<Outcome, ProberFault>
             }
             Handler::TcpSocket { port, host } => connect(target, host.as_deref(), *port)
                 .await
-                .map(|_| Outcome { success: true, output: String::new() }),
+                .map(|_| Outcome::passed(String::new())),
             Handler::HttpGet { .. } => http::get(&probe.handler, target).await,
             Handler::Grpc { port, service } => grpc::check(*port, service, target).await,
         }
     };
-    let failed = |output| Ok(Outcome { success: false, output });
+    let failed = |output| Ok(Outcome::failed(output));
     match timeout(probe.timeout, work).await {
         Ok(Ok(outcome)) => Ok(outcome),
         Ok(Err(NoConnection::Failed(why))) => failed(why),

@@ -121,7 +121,7 @@ impl Driver {
         let Some(prober) = &mut container.prober else { return };
         let (now, wall) = (Instant::now().into_std(), SystemTime::now());
         let Some(outcome) = outcome else { return prober.dropped(kind, now) };
-        let success = outcome.success;
+        let (success, warning) = (outcome.success, outcome.warning);
         let output = outcome.output.trim().to_owned();
         let verdict = prober.observe(kind, outcome, now, wall);
         let reports = prober.report(now, wall);
@@ -129,7 +129,9 @@ impl Driver {
         let (run, threshold) = (report.run, report.failure_threshold);
         let name = container.config.name.clone();
         let kind_name = kind.title();
-        if success {
+        if warning {
+            self.event(&name, "ProbeWarning", format!("{kind_name} probe warning: {output}"), true);
+        } else if success {
             if run == 1 {
                 self.event(&name, "ProbeSucceeded", format!("{kind_name} probe succeeded"), false);
             }
@@ -197,12 +199,11 @@ async fn run_command(
             if output.exit_code != 0 && text.trim().is_empty() {
                 text = format!("command exited with {}", output.exit_code);
             }
-            Outcome { success: output.exit_code == 0, output: text }
+            Outcome { success: output.exit_code == 0, warning: false, output: text }
         }
-        Err(ContainerError::ExecTimeout { limit, .. }) => Outcome {
-            success: false,
-            output: format!("command timed out after {} s", limit.as_secs_f64()),
-        },
-        Err(error) => Outcome { success: false, output: error.to_string() },
+        Err(ContainerError::ExecTimeout { limit, .. }) => {
+            Outcome::failed(format!("command timed out after {} s", limit.as_secs_f64()))
+        }
+        Err(error) => Outcome::failed(error.to_string()),
     }
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use haled::proto::cri;
+use haled::proto::{cri, haled as wire};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -217,6 +217,15 @@ async fn redirects_are_followed_within_the_host() {
         let output = output(&daemon, &id, reason).await;
         assert!(output.contains(wanted), "{name}: {output}");
     }
+    let request = wire::EventsRequest { name: "without".into(), ..Default::default() };
+    let mut events = daemon.haled().await.events(request).await.unwrap().into_inner();
+    let mut all = Vec::new();
+    while let Some(event) = events.message().await.unwrap() {
+        all.push(event);
+    }
+    let warning = all.iter().find(|event| event.reason == "ProbeWarning").unwrap();
+    assert!(warning.warning && warning.message.contains("http://elsewhere.example/login"));
+    assert!(!all.iter().any(|event| event.reason == "ProbeSucceeded"), "{all:?}");
 }
 
 /// A socket of the test's own that listens inside the container's network.
