@@ -2,6 +2,7 @@
 
 mod hooks;
 mod house;
+mod modes;
 mod probes;
 mod rules;
 mod switches;
