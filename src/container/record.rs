@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::config::ContainerConfig;
 use super::state::State;
+use crate::health::Standing;
 use crate::id::SandboxId;
 use crate::store;
 
@@ -35,6 +36,9 @@ pub struct ContainerRecord {
     pub stopped_by_client: bool,
     /// Why haled itself is stopping it: reason and message of its end.
     pub killed: Option<(String, String)>,
+    /// What its probes had come to while it runs, for the next daemon.
+    #[serde(default)]
+    pub standings: Vec<Standing>,
     /// A rule has all containers of the pod start again: what comes next under this name is a
     /// new beginning, and no restart of this one.
     #[serde(default)]

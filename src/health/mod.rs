@@ -296,6 +296,24 @@ pub struct Verdict {
     pub message: String,
 }
 
+/// What one probe of a container had come to, for the next daemon: as it was when its result
+/// last changed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Standing {
+    /// Which.
+    pub kind: Kind,
+    /// The result that counts, thresholds applied.
+    pub success: bool,
+    /// Equal raw results in a row.
+    pub run: u32,
+    /// The last run.
+    pub last: Option<Outcome>,
+    /// When it ended.
+    pub last_run_at: Option<SystemTime>,
+    /// When `success` last changed or was first known.
+    pub last_change_at: Option<SystemTime>,
+}
+
 /// A container's health, as `reason` of a running one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Health {

@@ -6,7 +6,7 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
-use super::{Health, Kind, Outcome, Probe, Probes, Report, Verdict};
+use super::{Health, Kind, Outcome, Probe, Probes, Report, Standing, Verdict};
 
 /// The probes of one running container.
 ///
@@ -22,7 +22,7 @@ pub struct Prober {
 
 /// The result that counts, thresholds applied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Standing {
+enum Counts {
     Unknown,
     Success,
     Failure,
@@ -32,7 +32,7 @@ enum Standing {
 struct Worker {
     kind: Kind,
     probe: Probe,
-    standing: Standing,
+    standing: Counts,
     /// Whether any verdict has been reached yet: before it, the standing is only assumed.
     judged: bool,
     /// Equal raw results in a row, and the last of them.
@@ -58,9 +58,9 @@ impl Prober {
             let wait = spread.map_or(Duration::ZERO, |spread| probe.period.mul_f64(spread));
             let next = (started + probe.initial_delay).max(now + wait);
             let standing = match kind {
-                Kind::Startup => Standing::Unknown,
-                Kind::Liveness => Standing::Success,
-                Kind::Readiness => Standing::Failure,
+                Kind::Startup => Counts::Unknown,
+                Kind::Liveness => Counts::Success,
+                Kind::Readiness => Counts::Failure,
             };
             Some(Worker {
                 kind,
@@ -81,6 +81,50 @@ impl Prober {
     /// The same where nobody acts on the verdicts: a container that failed can be healthy again.
     pub fn only_observed(self, only_observed: bool) -> Self {
         Self { only_observed, ..self }
+    }
+
+    /// The same after the daemon was away, with what it had come to about this same run of the
+    /// container. Raw results that had not reached a threshold are forgotten, so that being
+    /// away never brings a verdict nearer. `condemned`: a failing liveness or startup probe has
+    /// had the container condemned, which is being acted on; else such a verdict is reached
+    /// anew, because nobody would act on it any more and the container would go unprobed.
+    pub fn remembering(mut self, standings: &[Standing], condemned: bool) -> Self {
+        let acted_on = condemned || self.only_observed;
+        for standing in standings {
+            let lost = !standing.success && standing.kind != Kind::Readiness && !acted_on;
+            let of_kind = |worker: &&mut Worker| worker.kind == standing.kind;
+            let Some(worker) = self.workers.iter_mut().find(of_kind).filter(|_| !lost) else {
+                continue;
+            };
+            worker.standing = if standing.success { Counts::Success } else { Counts::Failure };
+            worker.judged = true;
+            worker.run = standing.run;
+            worker.last.clone_from(&standing.last);
+            worker.last_run_at = standing.last_run_at;
+            worker.last_change_at = standing.last_change_at;
+        }
+        self
+    }
+
+    /// What each probe that has reached a verdict has come to.
+    pub fn standings(&self) -> Vec<Standing> {
+        let judged = self.workers.iter().filter(|worker| worker.judged);
+        let standing = |worker: &Worker| Standing {
+            kind: worker.kind,
+            success: worker.standing == Counts::Success,
+            run: worker.run,
+            last: worker.last.clone(),
+            last_run_at: worker.last_run_at,
+            last_change_at: worker.last_change_at,
+        };
+        judged.map(standing).collect()
+    }
+
+    /// Whether what counts has changed since `standings` were taken.
+    pub fn has_changed_since(&self, standings: &[Standing]) -> bool {
+        let judged = self.workers.iter().filter(|worker| worker.judged);
+        let now = judged.map(|worker| (worker.kind, worker.last_change_at));
+        !now.eq(standings.iter().map(|standing| (standing.kind, standing.last_change_at)))
     }
 
     /// When `due` next has something, if ever.
@@ -154,7 +198,7 @@ impl Prober {
             Health::Unhealthy
         } else if !self.has_started() || !judged(Kind::Liveness) {
             Health::Starting
-        } else if standing(Kind::Readiness) == Some(Standing::Failure) {
+        } else if standing(Kind::Readiness) == Some(Counts::Failure) {
             if judged(Kind::Readiness) { Health::NotReady } else { Health::Starting }
         } else {
             Health::Healthy
@@ -180,7 +224,7 @@ impl Prober {
     /// Ready in the CRI's and Kubernetes' sense: started, and readiness (if any) passes.
     pub fn ready(&self) -> bool {
         let readiness = self.worker(Kind::Readiness).map(|worker| worker.standing);
-        self.has_started() && readiness.is_none_or(|standing| standing == Standing::Success)
+        self.has_started() && readiness.is_none_or(|standing| standing == Counts::Success)
     }
 
     /// Every probe. `now` and `wall` are the same moment.
@@ -189,9 +233,9 @@ impl Prober {
             kind: worker.kind,
             handler: worker.probe.handler.to_string(),
             result: match worker.standing {
-                Standing::Unknown => "Unknown",
-                Standing::Success => "Success",
-                Standing::Failure => "Failure",
+                Counts::Unknown => "Unknown",
+                Counts::Success => "Success",
+                Counts::Failure => "Failure",
             }
             .to_owned(),
             run: worker.run,
@@ -213,7 +257,7 @@ impl Prober {
             return false;
         }
         match worker.kind {
-            Kind::Startup => worker.standing != Standing::Success && !self.stopping,
+            Kind::Startup => worker.standing != Counts::Success && !self.stopping,
             Kind::Liveness => self.has_started() && !self.stopping,
             Kind::Readiness => self.has_started(),
         }
@@ -221,9 +265,8 @@ impl Prober {
 
     /// The verdict on liveness or startup is failure.
     fn failed(&self) -> bool {
-        let failed = |worker: &Worker| {
-            worker.kind != Kind::Readiness && worker.standing == Standing::Failure
-        };
+        let failed =
+            |worker: &Worker| worker.kind != Kind::Readiness && worker.standing == Counts::Failure;
         self.workers.iter().any(failed)
     }
 
@@ -235,7 +278,7 @@ impl Prober {
     /// There is no startup probe, or it has passed.
     fn has_started(&self) -> bool {
         let startup = self.worker(Kind::Startup);
-        startup.is_none_or(|worker| worker.standing == Standing::Success)
+        startup.is_none_or(|worker| worker.standing == Counts::Success)
     }
 
     fn worker(&self, kind: Kind) -> Option<&Worker> {
@@ -264,7 +307,7 @@ impl Worker {
         if ignored || self.run < threshold {
             return None;
         }
-        let standing = if success { Standing::Success } else { Standing::Failure };
+        let standing = if success { Counts::Success } else { Counts::Failure };
         let changed = self.standing != standing;
         let first = !std::mem::replace(&mut self.judged, true);
         if changed {
@@ -447,6 +490,50 @@ mod tests {
         }
         assert_eq!(runs, 2 * 8640);
         assert_eq!(prober.health(), Some(Health::Healthy));
+    }
+
+    /// Everything that counts outlives the daemon; what had only begun doesn't.
+    #[test]
+    fn a_remembered_standing_goes_on_where_it_was() {
+        let probes = Probes {
+            startup: Some(probe(1, 30)),
+            liveness: Some(probe(1, 3)),
+            readiness: Some(probe(2, 2)),
+        };
+        let start = Instant::now();
+        let mut prober = Prober::new(&probes, start, start, None);
+        assert_eq!(prober.standings(), []);
+        step(&mut prober, start, true);
+        for at in 0..2 {
+            step(&mut prober, start + at * 10 * SECOND, true);
+        }
+        assert_eq!(prober.health(), Some(Health::Healthy));
+        assert!(prober.has_changed_since(&[]));
+        let standings = prober.standings();
+        step(&mut prober, start + 20 * SECOND, false);
+        assert!(!prober.has_changed_since(&standings), "no threshold was reached");
+
+        let now = start + 1000 * SECOND;
+        let fresh = || Prober::new(&probes, start, now, Some(0.0));
+        let mut next = fresh().remembering(&standings, false);
+        assert_eq!(next.health(), Some(Health::Healthy));
+        assert!(next.ready());
+        assert_eq!(next.standings(), standings);
+        for at in 0..3 {
+            let verdicts = step(&mut next, now + at * 10 * SECOND, false);
+            let kinds: Vec<Kind> = verdicts.into_iter().map(|verdict| verdict.kind).collect();
+            let expected: [&[Kind]; 3] = [&[], &[Kind::Readiness], &[Kind::Liveness]];
+            assert_eq!(kinds, expected[at as usize], "run {at}");
+        }
+
+        let standings = next.standings();
+        let condemned = fresh().remembering(&standings, true);
+        assert_eq!((condemned.health(), condemned.next_wake()), (Some(Health::Unhealthy), None));
+        let observed = fresh().only_observed(true).remembering(&standings, false);
+        assert_eq!((observed.health(), observed.next_wake()), (Some(Health::Unhealthy), Some(now)));
+        let unacted = fresh().remembering(&standings, false);
+        assert_eq!((unacted.health(), unacted.next_wake()), (Some(Health::Starting), Some(now)));
+        assert!(!unacted.ready(), "its readiness fails on");
     }
 
     proptest! {

@@ -125,6 +125,8 @@ pub(super) struct Container {
     /// Asked to be removed: done as soon as nothing is in the way.
     pub(super) remove: Option<Vec<Reply<()>>>,
     pub(super) prober: Option<Prober>,
+    /// When its standings were last written.
+    pub(super) remembered_at: Option<Instant>,
     /// The postStart hook, while it runs.
     pub(super) post_start: Option<hooks::Running>,
 }
@@ -213,6 +215,7 @@ impl Driver {
             stopping: None,
             remove: None,
             prober: None,
+            remembered_at: None,
             post_start: None,
         });
         let mut driver = Self {

@@ -21,6 +21,9 @@ const DEFAULT_GRACE: Duration = Duration::from_secs(30);
 /// The least grace of haled's own stops, also after a preStop hook: the kubelet's.
 pub(super) const LEAST_GRACE: Duration = Duration::from_secs(2);
 
+/// Between two writes of what the probes of one container have come to.
+const REMEMBER_PAUSE: Duration = Duration::from_secs(1);
+
 /// Where a kubelet notes a pod's grace, in seconds.
 const POD_GRACE: &str = "io.kubernetes.pod.terminationGracePeriod";
 
@@ -142,6 +145,28 @@ impl Driver {
         if let Some(verdict) = verdict.filter(|verdict| !verdict.success) {
             self.act(at, &verdict);
         }
+        self.remember(at);
+    }
+
+    /// Writes what the probes of a container have come to, if that has changed, for the next
+    /// daemon. First verdicts at once; of one that flaps at most once a second, the last of it
+    /// at the first run of a probe after that.
+    fn remember(&mut self, at: usize) {
+        let now = Instant::now();
+        let container = &mut self.containers[at];
+        let Some(prober) = &container.prober else { return };
+        let early = |last: Instant| now.duration_since(last) < REMEMBER_PAUSE;
+        if !prober.has_changed_since(&container.record.standings) {
+            return;
+        }
+        let standings = prober.standings();
+        let flaps = standings.len() == container.record.standings.len();
+        if flaps && container.remembered_at.is_some_and(early) {
+            return;
+        }
+        container.record.standings = standings;
+        container.remembered_at = Some(now);
+        self.save_container(at);
     }
 
     /// A probe's verdict is failure.
@@ -157,6 +182,9 @@ impl Driver {
         let grace = self.probe_grace(at, verdict.kind);
         let container = &mut self.containers[at];
         container.record.killed = Some((reason.to_owned(), verdict.message.clone()));
+        // Together, whatever was written when: one without the other is half a verdict.
+        container.record.standings =
+            container.prober.as_ref().map(crate::health::Prober::standings).unwrap_or_default();
         let name = container.config.name.clone();
         self.save_container(at);
         let message = format!("{}; stopping it within {} s", verdict.message, grace.as_secs_f64());

@@ -99,6 +99,7 @@ impl Driver {
             made_by_healing: by_healing,
             stopped_by_client: false,
             killed: None,
+            standings: Vec::new(),
             run_again: false,
             config,
         };
@@ -126,6 +127,7 @@ impl Driver {
             stopping: None,
             remove: None,
             prober: None,
+            remembered_at: None,
             post_start: None,
         });
         let services = self.services.clone();
@@ -300,7 +302,9 @@ impl Driver {
             let ago = u64::try_from(wall - init.started_at).unwrap_or(0);
             let started = now.checked_sub(Duration::from_nanos(ago)).unwrap_or(now);
             let prober = Prober::new(probes, started, now, spread);
-            Some(prober.only_observed(policy.heal == Heal::Observe))
+            let prober = prober.only_observed(policy.heal == Heal::Observe);
+            let record = &self.containers[at].record;
+            Some(prober.remembering(&record.standings, record.killed.is_some()))
         });
         self.containers[at].prober = probes;
         self.containers[at].record.state = State::Running(init);
@@ -327,6 +331,7 @@ impl Driver {
         container.prober = None;
         container.post_start = None;
         container.record.killed = None;
+        container.record.standings.clear();
         let stopping = container.stopping.take();
         let name = container.config.name.clone();
         let message = format!("container ended with {}: {}", ended.code, ended.reason);

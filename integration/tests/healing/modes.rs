@@ -1,8 +1,10 @@
-//! Who acts on a verdict, as `haled/heal` says.
+//! Who acts on a verdict, as `haled/heal` says; and what is known of a container's health over
+//! a restart of the daemon.
 
 use std::collections::HashMap;
 
 use haled::proto::cri;
+use serde_json::Value;
 
 use crate::daemon::Daemon;
 
@@ -77,4 +79,37 @@ async fn observe_only_tells() {
     // It is probed on, and may be healthy again.
     daemon.exec(&id, &["touch", "/tmp/healthy"]).await;
     daemon.reason(&id, "Healthy").await;
+}
+
+/// A container's health in full, but for when its probes run next.
+async fn health(daemon: &Daemon, id: &str) -> Value {
+    let request = cri::ContainerStatusRequest { container_id: id.into(), verbose: true };
+    let response = daemon.runtime().await.container_status(request).await.unwrap().into_inner();
+    let mut health: Value = serde_json::from_str(&response.info["health"]).unwrap();
+    for probe in health["probes"].as_array_mut().unwrap() {
+        assert!(probe.as_object_mut().unwrap().remove("nextRunAt").is_some(), "{probe}");
+    }
+    health
+}
+
+/// Each probe runs once before the daemon is killed and, but for a stroke of luck, not again
+/// before it is asked: what it says then is what it remembers.
+#[tokio::test]
+async fn health_is_remembered_over_a_restart_of_the_daemon() {
+    let mut daemon = Daemon::start_without_network().await;
+    let passes = r#"{"exec": {"command": ["echo", "fine"]}, "periodSeconds": 3600}"#;
+    let fails =
+        r#"{"exec": {"command": ["ls", "/none"]}, "periodSeconds": 3600, "failureThreshold": 1}"#;
+    let kinds = ["startup.haled/app", "liveness.haled/app"];
+    let mut annotations: Vec<_> = kinds.into_iter().map(|kind| (kind, passes)).collect();
+    annotations.push(("readiness.haled/app", passes));
+    let (_, ready) = run(&daemon, "ready", &annotations).await;
+    *annotations.last_mut().unwrap() = ("readiness.haled/app", fails);
+    let (_, not_ready) = run(&daemon, "not-ready", &annotations).await;
+    daemon.reason(&ready, "Healthy").await;
+    daemon.reason(&not_ready, "NotReady").await;
+    let before = [health(&daemon, &ready).await, health(&daemon, &not_ready).await];
+    daemon.kill();
+    daemon.launch().await;
+    assert_eq!([health(&daemon, &ready).await, health(&daemon, &not_ready).await], before);
 }
