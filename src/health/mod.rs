@@ -13,6 +13,8 @@ mod policy;
 mod prober;
 mod run;
 pub mod schema;
+#[cfg(test)]
+mod simulation;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
