@@ -1,5 +1,6 @@
 //! Healing with real pods: each kind of probe, by annotation and by manifest.
 
+mod clients;
 mod hooks;
 mod house;
 mod modes;

@@ -77,7 +77,7 @@ impl Driver {
         let presence = (policy.heal == Heal::Auto)
             .then(|| Instant::now() + self.services.presence.look_every());
         // Under an orchestrator's eyes nothing is begun, and looking for it is enough.
-        let left = (policy.heal == Heal::Restart).then(|| self.left_unstarted());
+        let left = (policy.heal == Heal::Restart).then(|| self.left_unstarted(Instant::now()));
         let left = left.into_iter().flatten().map(|(_, due)| due);
         let waits = self.waiting.values().copied().chain(left);
         probes.map(Instant::from_std).chain(waits).chain(presence).min()

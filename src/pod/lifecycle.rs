@@ -435,9 +435,13 @@ impl Driver {
         let container = &mut self.containers[at];
         container.record.stopped_by_client = true;
         let name = container.config.name.clone();
+        let has_run = container.record.state != State::Created;
         container.remove.get_or_insert_default().push(reply);
         if self.newest(&name) == Some(at) {
             self.waiting.remove(&name);
+            if has_run {
+                self.rest(&name);
+            }
         }
         self.save_container(at);
     }

@@ -148,6 +148,17 @@ impl Driver {
         }
     }
 
+    /// A client has done away with the newest attempt of a name, and the ones before it, which
+    /// are newest in turn, don't come back for that.
+    pub(super) fn rest(&mut self, name: &str) {
+        for at in 0..self.containers.len() {
+            if self.containers[at].config.name == name {
+                self.containers[at].record.stopped_by_client = true;
+                self.save_container(at);
+            }
+        }
+    }
+
     /// Another attempt of the name of the container at `at`, in a pod that haled restarts, that
     /// lives or is about to. Two never run at once, whoever made them.
     pub(super) fn beside(&self, at: usize) -> Option<&Container> {
@@ -188,11 +199,11 @@ impl Driver {
 
     /// The containers that a client made to restart one that had ended and then left unstarted,
     /// as a kubelet does that dies in between, and when they are given up on and started here.
-    pub(super) fn left_unstarted(&self) -> Vec<(ContainerId, Instant)> {
+    pub(super) fn left_unstarted(&self, now: Instant) -> Vec<(ContainerId, Instant)> {
         if self.record.origin == Origin::Manifest || !self.restarts() {
             return Vec::new();
         }
-        let (now, wall) = (Instant::now(), nanos(SystemTime::now()));
+        let wall = nanos(SystemTime::now());
         let left = self.containers.iter().enumerate().filter(|(at, c)| {
             let name = &c.config.name;
             let has_ended = |other: &Container| {
@@ -217,7 +228,7 @@ impl Driver {
     /// Starts what a client has left unstarted for too long.
     pub(super) fn start_what_was_left(&mut self) {
         let now = Instant::now();
-        for (id, due) in self.left_unstarted() {
+        for (id, due) in self.left_unstarted(now) {
             if due <= now
                 && let Some(at) = self.find(&id)
             {
