@@ -4,6 +4,7 @@
 //! anything else sees them, and only `status` knows gRPC codes. No state is kept here.
 
 mod attach;
+mod batches;
 mod container;
 mod container_config;
 mod exec;

@@ -1,17 +1,12 @@
 //! The CRI's two services: each RPC is handed on to the file that answers it.
 
-use std::pin::Pin;
-
-use tokio_stream::Stream;
 use tonic::{Request, Response, Status};
 
 use super::Face;
+use super::batches::{self, Streamed};
 use crate::proto::cri;
 use crate::proto::cri::image_service_server::ImageService;
 use crate::proto::cri::runtime_service_server::RuntimeService;
-
-/// What a streaming RPC gives.
-type Streamed<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 /// An RPC that is not built yet says so by its name.
 fn unbuilt<T>(rpc: &str) -> Result<T, Status> {
@@ -71,9 +66,12 @@ impl RuntimeService for Face {
 
     async fn stream_pod_sandboxes(
         &self,
-        _request: Request<cri::StreamPodSandboxesRequest>,
+        request: Request<cri::StreamPodSandboxesRequest>,
     ) -> Result<Response<Self::StreamPodSandboxesStream>, Status> {
-        unbuilt("StreamPodSandboxes")
+        let request = cri::ListPodSandboxRequest { filter: request.into_inner().filter };
+        let list = Face::list_pod_sandbox(self, request).items;
+        let wrap = |pod_sandboxes| cri::StreamPodSandboxesResponse { pod_sandboxes };
+        Ok(Response::new(batches::stream(list, wrap)))
     }
 
     async fn create_container(
@@ -113,9 +111,12 @@ impl RuntimeService for Face {
 
     async fn stream_containers(
         &self,
-        _request: Request<cri::StreamContainersRequest>,
+        request: Request<cri::StreamContainersRequest>,
     ) -> Result<Response<Self::StreamContainersStream>, Status> {
-        unbuilt("StreamContainers")
+        let request = cri::ListContainersRequest { filter: request.into_inner().filter };
+        let list = Face::list_containers(self, request).containers;
+        let wrap = |containers| cri::StreamContainersResponse { containers };
+        Ok(Response::new(batches::stream(list, wrap)))
     }
 
     async fn container_status(
@@ -183,9 +184,12 @@ impl RuntimeService for Face {
 
     async fn stream_container_stats(
         &self,
-        _request: Request<cri::StreamContainerStatsRequest>,
+        request: Request<cri::StreamContainerStatsRequest>,
     ) -> Result<Response<Self::StreamContainerStatsStream>, Status> {
-        unbuilt("StreamContainerStats")
+        let request = cri::ListContainerStatsRequest { filter: request.into_inner().filter };
+        let list = Face::list_container_stats(self, request).await?.stats;
+        let wrap = |container_stats| cri::StreamContainerStatsResponse { container_stats };
+        Ok(Response::new(batches::stream(list, wrap)))
     }
 
     async fn pod_sandbox_stats(
@@ -286,9 +290,12 @@ impl ImageService for Face {
 
     async fn stream_images(
         &self,
-        _request: Request<cri::StreamImagesRequest>,
+        request: Request<cri::StreamImagesRequest>,
     ) -> Result<Response<Self::StreamImagesStream>, Status> {
-        unbuilt("StreamImages")
+        let request = cri::ListImagesRequest { filter: request.into_inner().filter };
+        let list = Face::list_images(self, request)?.images;
+        let wrap = |images| cri::StreamImagesResponse { images };
+        Ok(Response::new(batches::stream(list, wrap)))
     }
 
     async fn image_status(
