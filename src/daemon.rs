@@ -119,6 +119,8 @@ async fn serve(config: Config) -> Result<(), String> {
     };
     let count = pods.views().len();
     let face = Face::new(pods, images, manifests, streams.clone(), about);
+    // Ends with the daemon, as the next one does.
+    tokio::spawn(face.clone().sample());
     // Ends with the daemon: sessions are cut off, what they started is not.
     tokio::spawn(streams.serve(stream_listener));
     let serving = tokio::spawn(server::serve(face, listener, shutdown(stopped)));

@@ -16,6 +16,7 @@ mod monitor;
 mod network;
 mod oci;
 mod protocol;
+mod stats;
 mod store;
 mod stream;
 mod survival;

@@ -1,7 +1,8 @@
 //! The gRPC face: CRI v1 and haled v1 on one unix socket.
 //!
 //! One file per RPC or small family. Requests are parsed into haled's own types before
-//! anything else sees them, and only `status` knows gRPC codes. No state is kept here.
+//! anything else sees them, and only `status` knows gRPC codes. No state is kept here but what
+//! was measured lately.
 
 mod attach;
 mod batches;
@@ -27,6 +28,7 @@ use crate::image::Images;
 use crate::manifest::controller::Manifests;
 use crate::pod::Pods;
 use crate::stream::Server;
+use stats::Measured;
 
 /// What the RPCs work with.
 #[derive(Clone)]
@@ -36,6 +38,7 @@ pub struct Face {
     manifests: Manifests,
     streams: Server,
     about: Arc<About>,
+    measured: Arc<Measured>,
 }
 
 /// What Version, Status and RuntimeConfig say of this daemon beside its state.
@@ -58,6 +61,7 @@ impl Face {
         streams: Server,
         about: About,
     ) -> Self {
-        Self { pods, images, manifests, streams, about: Arc::new(about) }
+        let (about, measured) = (Arc::new(about), Arc::default());
+        Self { pods, images, manifests, streams, about, measured }
     }
 }

@@ -194,23 +194,26 @@ impl RuntimeService for Face {
 
     async fn pod_sandbox_stats(
         &self,
-        _request: Request<cri::PodSandboxStatsRequest>,
+        request: Request<cri::PodSandboxStatsRequest>,
     ) -> Result<Response<cri::PodSandboxStatsResponse>, Status> {
-        unbuilt("PodSandboxStats")
+        Face::pod_sandbox_stats(self, request.get_ref()).await.map(Response::new)
     }
 
     async fn list_pod_sandbox_stats(
         &self,
-        _request: Request<cri::ListPodSandboxStatsRequest>,
+        request: Request<cri::ListPodSandboxStatsRequest>,
     ) -> Result<Response<cri::ListPodSandboxStatsResponse>, Status> {
-        unbuilt("ListPodSandboxStats")
+        Face::list_pod_sandbox_stats(self, request.into_inner()).await.map(Response::new)
     }
 
     async fn stream_pod_sandbox_stats(
         &self,
-        _request: Request<cri::StreamPodSandboxStatsRequest>,
+        request: Request<cri::StreamPodSandboxStatsRequest>,
     ) -> Result<Response<Self::StreamPodSandboxStatsStream>, Status> {
-        unbuilt("StreamPodSandboxStats")
+        let request = cri::ListPodSandboxStatsRequest { filter: request.into_inner().filter };
+        let list = Face::list_pod_sandbox_stats(self, request).await?.stats;
+        let wrap = |pod_sandbox_stats| cri::StreamPodSandboxStatsResponse { pod_sandbox_stats };
+        Ok(Response::new(batches::stream(list, wrap)))
     }
 
     async fn update_runtime_config(

@@ -11,7 +11,7 @@ use super::config::SandboxConfig;
 use super::driver::{Call, Driver, Event, Handle, Parts, Reply};
 use super::record::{Origin, Phase, SandboxRecord};
 use super::view::{ContainerView, PodView};
-use super::{Error, Result, Services};
+use super::{Error, Result, Services, sandbox};
 use crate::container::config::ContainerConfig;
 use crate::container::exec::{self, Output};
 use crate::container::state::{State, nanos};
@@ -210,6 +210,13 @@ impl Pods {
         let full = full.ok_or_else(missing)?;
         let container = pod.container(&full).cloned().ok_or_else(missing)?;
         Ok((pod, container))
+    }
+
+    /// The cgroup that a pod's own are made in, and that of its pause process.
+    pub fn cgroups(&self, pod: &PodView) -> (String, String) {
+        let services = &self.inner.services;
+        let parent = sandbox::cgroup_parent(services, &pod.config);
+        (parent, sandbox::pause_cgroup(services, &pod.id, &pod.config))
     }
 
     fn handle(&self, id: &SandboxId) -> std::result::Result<Handle, Error> {

@@ -38,7 +38,7 @@ pub(super) fn cgroup_parent(services: &Services, config: &SandboxConfig) -> Stri
 }
 
 /// The cgroup of the pause process.
-fn pause_cgroup(services: &Services, id: &SandboxId, config: &SandboxConfig) -> String {
+pub(super) fn pause_cgroup(services: &Services, id: &SandboxId, config: &SandboxConfig) -> String {
     format!("{}/{id}", cgroup_parent(services, config))
 }
 

@@ -1,25 +1,47 @@
-//! What cgroups use: CPU time and memory, from v1 and v2 hierarchies alike.
+//! What cgroups, network namespaces and layers use, on v1 and v2 hierarchies alike.
 //!
-//! `parse` is pure; here is only which file is read. Nothing here knows containers, and
-//! nothing is kept: a rate is the difference of two readings, which its caller has.
+//! The texts are read by pure functions; here is which file is read. Nothing here knows
+//! containers or pods: they are cgroup paths, processes and keys. Only `rates` and `lately`
+//! remember anything.
 
+mod lately;
+pub mod network;
 mod parse;
+mod pressure;
+mod rates;
 
 use std::io;
 use std::path::Path;
 
+pub use lately::Lately;
+pub use pressure::{Pressure, Stall};
+pub use rates::{PERIOD, Rates};
+
 use crate::sys::cgroup::{self, Version};
 
-/// The longest cgroup file that is read, in bytes: memory.stat has about 2 KiB.
+/// The longest file that is read, in bytes: memory.stat has about 2 KiB.
 const MAX_FILE: u64 = 64 * 1024;
 
-/// A reading of one cgroup.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+/// A reading of one cgroup: what the CRI's statistics tell.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Reading {
     /// Nanoseconds of CPU time since the cgroup was made.
     pub cpu_nanos: u64,
     /// Memory; `None`: there is no memory controller.
     pub memory: Option<Memory>,
+    /// Time lost to waiting.
+    pub pressure: Pressures,
+}
+
+/// Time lost to waiting for each resource; `None`: the kernel doesn't tell of cgroups.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Pressures {
+    /// For a CPU.
+    pub cpu: Option<Pressure>,
+    /// For memory.
+    pub memory: Option<Pressure>,
+    /// For disks.
+    pub io: Option<Pressure>,
 }
 
 /// Memory of a cgroup, as cAdvisor counts it.
@@ -39,35 +61,58 @@ pub struct Memory {
     pub major_page_faults: u64,
     /// Bytes in swap; `None`: swap isn't accounted.
     pub swap_bytes: Option<u64>,
+    /// Bytes of swap until the limit; `None`: no limit.
+    pub swap_available_bytes: Option<u64>,
 }
 
 /// Reads a cgroup (`/kubepods/pod1/id`). One that is gone is `NotFound`.
 pub fn read(path: &str) -> io::Result<Reading> {
-    let cpu_nanos = match cgroup::version() {
+    let memory = cgroup::has_controller("memory").then(|| memory(path)).transpose()?;
+    Ok(Reading { cpu_nanos: cpu_nanos(path)?, memory, pressure: pressures(path) })
+}
+
+/// Nanoseconds of CPU time since the cgroup was made. One that is gone is `NotFound`.
+pub fn cpu_nanos(path: &str) -> io::Result<u64> {
+    Ok(match cgroup::version() {
         Version::V1 => parse::number(&file(path, "cpuacct", "cpuacct.usage")?).unwrap_or(0),
         Version::V2 => parse::cpu_v2(&file(path, "cpu", "cpu.stat")?),
-    };
-    let memory = cgroup::has_controller("memory").then(|| memory(path)).transpose()?;
-    Ok(Reading { cpu_nanos, memory })
+    })
 }
 
 fn memory(path: &str) -> io::Result<Memory> {
     let file = |name| file(path, "memory", name);
+    let number = |name| file(name).ok().as_deref().and_then(parse::number);
     let stat = file("memory.stat")?;
-    match cgroup::version() {
+    Ok(match cgroup::version() {
         Version::V1 => {
-            let usage = parse::number(&file("memory.usage_in_bytes")?);
-            let limit = parse::number(&file("memory.limit_in_bytes")?);
-            Ok(parse::memory_v1(&stat, usage.unwrap_or(0), limit))
+            let limits = parse::Limits {
+                memory: number("memory.limit_in_bytes"),
+                with_swap: number("memory.memsw.limit_in_bytes"),
+            };
+            parse::memory_v1(&stat, number("memory.usage_in_bytes").unwrap_or(0), limits)
         }
         Version::V2 => {
-            let usage = parse::number(&file("memory.current")?);
-            let limit = parse::number(&file("memory.max")?);
-            let swap = file("memory.swap.current").ok();
-            let swap = swap.as_deref().and_then(parse::number);
-            Ok(parse::memory_v2(&stat, usage.unwrap_or(0), limit, swap))
+            let limit = number("memory.max");
+            let memory = parse::memory_v2(&stat, number("memory.current").unwrap_or(0), limit);
+            parse::with_swap(memory, number("memory.swap.current"), number("memory.swap.max"))
         }
+    })
+}
+
+/// Every controller's pressure file lies in the unified hierarchy, on hybrid machines too.
+fn pressures(path: &str) -> Pressures {
+    let Some(directory) = cgroup::unified_directory(path) else { return Pressures::default() };
+    let read = |name| pressure::parse(&bounded(&directory.join(name)).ok()?);
+    Pressures {
+        cpu: read("cpu.pressure"),
+        memory: read("memory.pressure"),
+        io: read("io.pressure"),
     }
+}
+
+/// How many processes are in a cgroup and below it.
+pub fn process_count(path: &str) -> io::Result<u64> {
+    Ok(cgroup::processes_counted(path)?.len() as u64)
 }
 
 fn file(path: &str, controller: &str, name: &str) -> io::Result<String> {

@@ -11,7 +11,7 @@ pub(super) fn number(text: &str) -> Option<u64> {
 }
 
 /// The value of a `key value` line; 0 where there is none.
-fn line(text: &str, key: &str) -> u64 {
+pub(super) fn line(text: &str, key: &str) -> u64 {
     let value = |line: &str| number(line.strip_prefix(key)?.strip_prefix(' ')?);
     text.lines().find_map(value).unwrap_or(0)
 }
@@ -21,28 +21,42 @@ pub(super) fn cpu_v2(stat: &str) -> u64 {
     line(stat, "usage_usec").saturating_mul(1000)
 }
 
-pub(super) fn memory_v1(stat: &str, usage: u64, limit: Option<u64>) -> Memory {
+/// The limits of a v1 cgroup, in bytes.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Limits {
+    /// Of memory.
+    pub(super) memory: Option<u64>,
+    /// Of memory and swap together.
+    pub(super) with_swap: Option<u64>,
+}
+
+pub(super) fn memory_v1(stat: &str, usage: u64, limits: Limits) -> Memory {
     let memory = Memory {
         usage_bytes: usage,
         working_set_bytes: usage.saturating_sub(line(stat, "total_inactive_file")),
-        available_bytes: None,
         rss_bytes: line(stat, "total_rss"),
         page_faults: line(stat, "total_pgfault"),
         major_page_faults: line(stat, "total_pgmajfault"),
-        swap_bytes: stat.contains("total_swap ").then(|| line(stat, "total_swap")),
+        ..Memory::default()
     };
-    with_limit(memory, limit)
+    let swap = stat.contains("total_swap ").then(|| line(stat, "total_swap"));
+    let limited = |limit: Option<u64>| limit.filter(|limit| *limit < NO_LIMIT);
+    // What is left for swap alone, as runtimes set the two limits.
+    let swap_limit = match (limited(limits.memory), limited(limits.with_swap)) {
+        (Some(memory), Some(both)) => Some(both.saturating_sub(memory)),
+        _ => None,
+    };
+    with_swap(with_limit(memory, limits.memory), swap, swap_limit)
 }
 
-pub(super) fn memory_v2(stat: &str, usage: u64, limit: Option<u64>, swap: Option<u64>) -> Memory {
+pub(super) fn memory_v2(stat: &str, usage: u64, limit: Option<u64>) -> Memory {
     let memory = Memory {
         usage_bytes: usage,
         working_set_bytes: usage.saturating_sub(line(stat, "inactive_file")),
-        available_bytes: None,
         rss_bytes: line(stat, "anon"),
         page_faults: line(stat, "pgfault"),
         major_page_faults: line(stat, "pgmajfault"),
-        swap_bytes: swap,
+        ..Memory::default()
     };
     with_limit(memory, limit)
 }
@@ -53,6 +67,12 @@ fn with_limit(memory: Memory, limit: Option<u64>) -> Memory {
     Memory { available_bytes, ..memory }
 }
 
+/// Adds swap; `swap`: `None` where it isn't accounted.
+pub(super) fn with_swap(memory: Memory, swap: Option<u64>, limit: Option<u64>) -> Memory {
+    let available = swap.zip(limit).map(|(swap, limit)| limit.saturating_sub(swap));
+    Memory { swap_bytes: swap, swap_available_bytes: available, ..memory }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -60,21 +80,36 @@ mod tests {
     #[test]
     fn version_1_sums_are_the_hierarchys() {
         let stat = "cache 1\nrss 2\ninactive_file 3\ntotal_rss 4096\ntotal_inactive_file 1000\ntotal_pgfault 7\ntotal_pgmajfault 1\ntotal_swap 0\n";
-        let memory = memory_v1(stat, 10_000, Some(20_000));
+        let limit = |memory| Limits { memory: Some(memory), with_swap: None };
+        let memory = memory_v1(stat, 10_000, limit(20_000));
         assert_eq!(memory.working_set_bytes, 9_000);
         assert_eq!(memory.available_bytes, Some(11_000));
         assert_eq!((memory.rss_bytes, memory.page_faults, memory.major_page_faults), (4096, 7, 1));
-        assert_eq!(memory.swap_bytes, Some(0));
-        assert_eq!(memory_v1(stat, 1, Some(9_223_372_036_854_771_712)).available_bytes, None);
-        assert_eq!(memory_v1(stat, 1, None).working_set_bytes, 0);
+        assert_eq!((memory.swap_bytes, memory.swap_available_bytes), (Some(0), None));
+        assert_eq!(memory_v1(stat, 1, limit(9_223_372_036_854_771_712)).available_bytes, None);
+        assert_eq!(memory_v1(stat, 1, Limits::default()).working_set_bytes, 0);
+    }
+
+    #[test]
+    fn version_1_swap_is_what_the_two_limits_leave() {
+        let stat = "total_rss 1\ntotal_swap 100\n";
+        let limits = |memory, with_swap| Limits { memory: Some(memory), with_swap };
+        let swap = |limits| memory_v1(stat, 1, limits).swap_available_bytes;
+        assert_eq!(swap(limits(1000, Some(1500))), Some(400));
+        assert_eq!(swap(limits(1000, Some(1000))), Some(0));
+        assert_eq!(swap(limits(1000, Some(9_223_372_036_854_771_712))), None);
+        assert_eq!(swap(limits(1000, None)), None);
     }
 
     #[test]
     fn version_2_is_read_line_by_line() {
         let stat = "anon 4096\ninactive_file 1000\npgfault 7\npgmajfault 1\n";
-        let memory = memory_v2(stat, 10_000, number("max\n"), Some(5));
+        let memory = memory_v2(stat, 10_000, number("max\n"));
         assert_eq!((memory.working_set_bytes, memory.available_bytes), (9_000, None));
-        assert_eq!((memory.rss_bytes, memory.swap_bytes), (4096, Some(5)));
+        assert_eq!((memory.rss_bytes, memory.swap_bytes), (4096, None));
+        let swapping = with_swap(memory, Some(5), number("12\n"));
+        assert_eq!((swapping.swap_bytes, swapping.swap_available_bytes), (Some(5), Some(7)));
+        assert_eq!(with_swap(memory, Some(5), None).swap_available_bytes, None);
         assert_eq!(cpu_v2("usage_usec 12\nuser_usec 3\n"), 12_000);
         assert_eq!(cpu_v2("garbage"), 0);
     }

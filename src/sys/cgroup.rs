@@ -70,6 +70,12 @@ pub fn directory(controller: &str, path: &str) -> Option<PathBuf> {
     Some(mount.join(relative(path).ok()?))
 }
 
+/// The directory of a cgroup in the unified hierarchy, which on a hybrid machine lies beside
+/// those of v1 and has pressure files, and controllers that v1 doesn't have.
+pub fn unified_directory(path: &str) -> Option<PathBuf> {
+    Some(hierarchies().ok()?.unified.as_ref()?.join(relative(path).ok()?))
+}
+
 /// Makes a cgroup (`/kubepods/pod1/id`) in every hierarchy, its controllers enabled on v2.
 /// There already is no error; what a failed call made, it removes again.
 pub fn create(path: &str) -> io::Result<()> {
@@ -239,6 +245,11 @@ pub fn join(path: &str, pid: i32) -> io::Result<()> {
 /// The processes in it and below it. Not there: none.
 pub fn processes(path: &str) -> io::Result<Vec<i32>> {
     Ok(processes_in(&everywhere(path)?)?.into_iter().collect())
+}
+
+/// The same as one hierarchy has it: quick, and enough where nothing is decided by it.
+pub fn processes_counted(path: &str) -> io::Result<Vec<i32>> {
+    Ok(processes_in(&[subs_directory(path)?])?.into_iter().collect())
 }
 
 /// SIGKILL to all in it and below it, until none is left or 5 s have passed. Blocks.
