@@ -82,8 +82,11 @@ pub struct Volume {
 pub enum VolumeSource {
     /// Empty at first; lives as long as the pod.
     EmptyDir {
-        /// Bytes of a tmpfs (`Some(None)`: the kernel's default); `None`: on disk.
-        memory: Option<Option<u64>>,
+        /// A tmpfs, of the kernel's default size where there is no limit; else on disk.
+        memory: bool,
+        /// What it may hold, in bytes: a tmpfs takes no more, and a pod with more on disk
+        /// is evicted.
+        limit: Option<Limit>,
     },
     /// The host's.
     HostPath {
@@ -99,6 +102,15 @@ pub enum VolumeSource {
         /// Kept in memory only.
         secret: bool,
     },
+}
+
+/// A volume's sizeLimit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limit {
+    /// More than 0.
+    pub bytes: u64,
+    /// As it was written: `64Mi`.
+    pub text: String,
 }
 
 /// A file of a ConfigMap or Secret volume.

@@ -65,12 +65,12 @@ pub enum Stage {
 }
 
 /// What is wanted of the pod.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Wish {
     /// That it runs.
     Run,
-    /// That it ends: its activeDeadlineSeconds are over.
-    Expire,
+    /// That it ends so: its activeDeadlineSeconds are over, or it was evicted.
+    End(Ending),
     /// That it goes.
     Delete,
 }
@@ -101,21 +101,21 @@ pub enum Action {
 pub struct Ending {
     /// Every container exited with 0.
     pub succeeded: bool,
-    /// `DeadlineExceeded`; empty: none.
+    /// `DeadlineExceeded`, `Evicted`; empty: none.
     pub reason: String,
     /// For people.
     pub message: String,
 }
 
 /// What to do next.
-pub fn next(plan: &PodPlan, seen: &Observed, wish: Wish) -> Action {
+pub fn next(plan: &PodPlan, seen: &Observed, wish: &Wish) -> Action {
     let pod = Pod { plan, seen };
     match (wish, seen.sandbox) {
         (_, Sandbox::Changing) => Action::Wait,
         (Wish::Delete, Sandbox::Ready) => pod.wind_down(Action::Remove),
         (Wish::Delete, _) => Action::Remove,
-        (Wish::Expire, Sandbox::Ready) => pod.wind_down(Action::Finish(expired())),
-        (Wish::Expire, _) => Action::Finish(expired()),
+        (Wish::End(ending), Sandbox::Ready) => pod.wind_down(Action::Finish(ending.clone())),
+        (Wish::End(ending), _) => Action::Finish(ending.clone()),
         (Wish::Run, Sandbox::Ready) => pod.run(),
         (Wish::Run, _) if !pod.has_more_to_do() => Action::Finish(pod.ending()),
         (Wish::Run, Sandbox::Lost) => Action::DropSandbox,
@@ -123,11 +123,19 @@ pub fn next(plan: &PodPlan, seen: &Observed, wish: Wish) -> Action {
     }
 }
 
-fn expired() -> Ending {
-    Ending {
-        succeeded: false,
-        reason: "DeadlineExceeded".to_owned(),
-        message: "it was active longer than its activeDeadlineSeconds".to_owned(),
+impl Ending {
+    /// Its activeDeadlineSeconds are over.
+    pub fn expired() -> Self {
+        Self {
+            succeeded: false,
+            reason: "DeadlineExceeded".to_owned(),
+            message: "it was active longer than its activeDeadlineSeconds".to_owned(),
+        }
+    }
+
+    /// It used more than it may.
+    pub fn evicted(message: String) -> Self {
+        Self { succeeded: false, reason: "Evicted".to_owned(), message }
     }
 }
 

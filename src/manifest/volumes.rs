@@ -14,9 +14,9 @@ use std::path::{Path, PathBuf};
 use nix::mount::MsFlags;
 use pathrs::Root;
 
-use super::{HostPathKind, Planned, PodPlan, Volume, VolumeFile, VolumeMount, VolumeSource};
+use super::{HostPathKind, Limit, Planned, PodPlan, Volume, VolumeFile, VolumeMount, VolumeSource};
 use crate::oci::model::Mount;
-use crate::sys::mount;
+use crate::sys::{mount, tree};
 
 const SUBPATHS: &str = ".subpaths";
 
@@ -29,10 +29,10 @@ pub(super) fn make(dir: &Path, plan: &PodPlan) -> Result<(), String> {
         match &volume.source {
             VolumeSource::HostPath { path, kind } => host_path(path, *kind)
                 .map_err(|why| format!("FailedMount: volume \"{}\": {why}", volume.name))?,
-            VolumeSource::EmptyDir { memory } => {
+            VolumeSource::EmptyDir { memory, limit } => {
                 make_dir(&path)?;
-                if let Some(limit) = memory {
-                    tmpfs(&path, *limit)?;
+                if *memory {
+                    tmpfs(&path, limit.as_ref().map(|limit| limit.bytes))?;
                 }
                 share(&path, plan.fs_group, 0o777, 0o2777)?;
             }
@@ -82,6 +82,38 @@ pub(super) fn mounts(dir: &Path, plan: &PodPlan, planned: &Planned) -> Result<Ve
         });
     }
     Ok(mounts)
+}
+
+/// What is wrong with the first emptyDir on disk that holds more than it may, in the
+/// kubelet's words. Where a volume can't be measured that is told in the log, as nobody is to
+/// lose a pod by it.
+pub(super) fn overfull(dir: &Path, plan: &PodPlan) -> Option<String> {
+    for (volume, limit) in plan.limited_on_disk() {
+        let path = dir.join(&volume.name);
+        match tree::measure(&path) {
+            Ok(space) if space.bytes > limit.bytes => {
+                let (name, text) = (&volume.name, &limit.text);
+                return Some(format!(
+                    "Usage of EmptyDir volume \"{name}\" exceeds the limit \"{text}\"."
+                ));
+            }
+            Ok(_) => {}
+            Err(error) => {
+                tracing::warn!(volume = %path.display(), %error, "cannot measure a volume");
+            }
+        }
+    }
+    None
+}
+
+impl PodPlan {
+    /// The volumes whose sizes nobody but haled watches.
+    pub(super) fn limited_on_disk(&self) -> impl Iterator<Item = (&Volume, &Limit)> {
+        self.volumes.iter().filter_map(|volume| match &volume.source {
+            VolumeSource::EmptyDir { memory: false, limit: Some(limit) } => Some((volume, limit)),
+            _ => None,
+        })
+    }
 }
 
 /// Removes a pod's volumes and what was mounted for them; the host's own stays.
@@ -252,6 +284,22 @@ spec:
         assert!(mounts.iter().all(|mount| mount.readonly));
         remove(&root).unwrap();
         assert!(!root.exists());
+    }
+
+    #[test]
+    fn a_volume_on_disk_that_holds_too_much_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let text = "{kind: Pod, apiVersion: v1, metadata: {name: p}, spec: {volumes: [{name: big, emptyDir: {}}, {name: v, emptyDir: {sizeLimit: 1Mi}}], containers: [{name: a, image: x}]}}";
+        let plan = plan(text);
+        make(dir.path(), &plan).unwrap();
+        fs::write(dir.path().join("big/file"), vec![1; 2 << 20]).unwrap();
+        fs::write(dir.path().join("v/file"), vec![1; 1 << 19]).unwrap();
+        assert_eq!(overfull(dir.path(), &plan), None);
+        fs::write(dir.path().join("v/more"), vec![1; 1 << 20]).unwrap();
+        assert_eq!(
+            overfull(dir.path(), &plan).unwrap(),
+            "Usage of EmptyDir volume \"v\" exceeds the limit \"1Mi\"."
+        );
     }
 
     #[test]

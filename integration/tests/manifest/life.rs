@@ -192,3 +192,18 @@ async fn myapp_waits_for_its_services() {
     delete(&daemon, "myapp-pod").await;
     daemon.nothing_is_left().await;
 }
+
+#[tokio::test]
+async fn a_pod_that_fills_its_volume_is_evicted() {
+    let daemon = Daemon::start().await;
+    let text = pod(
+        "  volumes: [{name: v, emptyDir: {sizeLimit: 1Mi}}]\n  containers: [{name: app, image: busybox, command: [sh, -c, 'dd if=/dev/zero of=/v/file bs=1M count=3; exec sleep 600'], volumeMounts: [{name: v, mountPath: /v}]}]\n",
+    );
+    daemon.apply(&text).await.unwrap();
+    let over = phase(&daemon, "Failed").await;
+    let why = "Usage of EmptyDir volume \"v\" exceeds the limit \"1Mi\".";
+    assert_eq!(over.reason, format!("Evicted: {why}"));
+    assert_eq!(over.containers[0].state, "Terminated");
+    delete(&daemon, "pod").await;
+    daemon.nothing_is_left().await;
+}

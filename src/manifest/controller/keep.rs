@@ -14,7 +14,7 @@ use crate::container::config::ContainerConfig;
 use crate::container::state::{State, nanos};
 use crate::health::{Kind, is_kill};
 use crate::image;
-use crate::manifest::plan::{self, Action, Observed, Sandbox, Seen, Stage, Wish};
+use crate::manifest::plan::{self, Action, Ending, Observed, Sandbox, Seen, Stage, Wish};
 use crate::manifest::{Planned, PodPlan, PullPolicy, volumes};
 use crate::oci::model::Profile;
 use crate::pod::events::Event;
@@ -29,6 +29,8 @@ const LOOK: Duration = Duration::from_secs(1);
 const SOON: Duration = Duration::from_millis(50);
 /// What a sidecar gets at least, however little of the pod's grace is left; as in Kubernetes.
 const LEAST_GRACE: Duration = Duration::from_secs(2);
+/// What an evicted pod gets at most: it goes on using what it mustn't. As in Kubernetes.
+const EVICTION_GRACE: Duration = Duration::from_secs(1);
 
 /// What came of one look.
 pub(super) enum Looked {
@@ -40,20 +42,22 @@ pub(super) enum Looked {
     Over,
 }
 
-/// How long a stop that has begun may take.
-#[derive(Clone, Copy)]
+/// How long a pod's stop may take, from when its first container is stopped.
 pub(super) struct Grace {
-    pub(super) whole: Duration,
-    pub(super) until: Instant,
+    whole: Duration,
+    until: Option<Instant>,
 }
 
 impl Grace {
     pub(super) fn new(whole: Duration) -> Self {
-        Self { whole, until: Instant::now() + whole }
+        Self { whole, until: None }
     }
 
-    fn left(&self) -> Duration {
-        let left = self.until.saturating_duration_since(Instant::now());
+    /// What is left for the next container; begins it.
+    fn left(&mut self) -> Duration {
+        let now = Instant::now();
+        let until = *self.until.get_or_insert(now + self.whole);
+        let left = until.saturating_duration_since(now);
         if self.whole.is_zero() { Duration::ZERO } else { left.max(LEAST_GRACE) }
     }
 }
@@ -69,20 +73,31 @@ impl Manifests {
         }
     }
 
+    /// Does what is to be done for the pod until it is over, with an eye on what it uses.
     async fn run(self, key: Key) {
+        tokio::select! {
+            () = self.tend(&key) => {}
+            () = self.evict_when_overfull(&key) => {}
+        }
+    }
+
+    async fn tend(&self, key: &Key) {
         let (first, longest) = RETRY;
         let mut wait = first;
         let mut happened = self.inner.pods.services().events.listen();
         let mut grace: Option<Grace> = None;
         loop {
-            let Some(record) = self.record(&key) else { return };
-            let wish = if is_expired(&record) { Wish::Expire } else { Wish::Run };
-            let grace = *grace.get_or_insert_with(|| Grace::new(record.plan.grace));
-            match self.look(&key, &record, wish, grace).await {
+            let Some(record) = self.record(key) else { return };
+            let (wish, whole) = wish(&record);
+            if grace.as_ref().is_none_or(|grace| grace.whole != whole) {
+                grace = Some(Grace::new(whole));
+            }
+            let Some(grace) = &mut grace else { return };
+            match self.look(key, &record, &wish, grace).await {
                 Ok(Looked::Over) => return,
                 Ok(Looked::Did) => wait = first,
                 Ok(Looked::Waits) => {
-                    self.set_problem(&key, String::new());
+                    self.set_problem(key, String::new());
                     wait = first;
                     let of_pod = async {
                         loop {
@@ -98,8 +113,8 @@ impl Manifests {
                 }
                 Err(problem) => {
                     tracing::warn!(namespace = key.0, name = key.1, problem, retry_in = ?wait, "cannot bring the pod up");
-                    self.tell(&key, "Failed", problem.clone());
-                    self.set_problem(&key, problem);
+                    self.tell(key, "Failed", problem.clone());
+                    self.set_problem(key, problem);
                     tokio::time::sleep(wait).await;
                     wait = (wait * 2).min(longest);
                 }
@@ -112,8 +127,8 @@ impl Manifests {
         &self,
         key: &Key,
         record: &PodRecord,
-        wish: Wish,
-        grace: Grace,
+        wish: &Wish,
+        grace: &mut Grace,
     ) -> Result<Looked, String> {
         let all = self.sandboxes_of(&record.uid);
         let newest = all.last();
@@ -284,7 +299,7 @@ impl Manifests {
         });
     }
 
-    fn change(
+    pub(super) fn change(
         &self,
         key: &Key,
         change: impl FnOnce(&mut PodRecord),
@@ -293,6 +308,15 @@ impl Manifests {
         let Some(entry) = entries.get_mut(key) else { return Ok(()) };
         change(&mut entry.record);
         self.inner.store.put(&stored_key(key), &entry.record)
+    }
+}
+
+/// What is wanted of a pod, and the grace of its containers should they be stopped for it.
+fn wish(record: &PodRecord) -> (Wish, Duration) {
+    match &record.evicted {
+        Some(ending) => (Wish::End(ending.clone()), record.plan.grace.min(EVICTION_GRACE)),
+        None if is_expired(record) => (Wish::End(Ending::expired()), record.plan.grace),
+        None => (Wish::Run, record.plan.grace),
     }
 }
 
@@ -354,7 +378,7 @@ fn next_attempt(all: &[Arc<PodView>], name: &str) -> u32 {
     of_name.map(|container| container.config.attempt + 1).max().unwrap_or(0)
 }
 
-async fn blocking<T: Send + 'static>(
+pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, String> + Send + 'static,
 ) -> Result<T, String> {
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|panic| Err(panic.to_string()))

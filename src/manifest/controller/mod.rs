@@ -1,8 +1,9 @@
 //! Keeps the pods of manifests as they should be: what is known of them, and one task a pod.
 //!
-//! `keep` is the task, `folder` the directory of manifests, `record` what is remembered,
+//! `keep` is the task, `evict` watches what a pod uses, `folder` the directory of manifests, `record` what is remembered,
 //! `node` what a pod may ask of its node. What is to be done is [`super::plan`]'s to say.
 
+mod evict;
 mod folder;
 mod keep;
 pub mod node;
@@ -254,6 +255,7 @@ impl Manifests {
             started_at: 0,
             next_attempt: 0,
             deleting: false,
+            evicted: None,
             ended: None,
             file: file.map(Path::to_owned),
         };
@@ -275,12 +277,12 @@ impl Manifests {
         };
         self.inner.store.put(&stored_key(key), &record)?;
         let failed = |why: String| Error::Pod { name: key.1.clone(), why };
-        let grace = Grace::new(grace.unwrap_or(record.plan.grace));
+        let mut grace = Grace::new(grace.unwrap_or(record.plan.grace));
         // Its task may have been cut off in the middle of making a sandbox, so look until
         // there is none.
         while !self.sandboxes_of(&record.uid).is_empty() {
             if let Looked::Waits =
-                self.look(key, &record, Wish::Delete, grace).await.map_err(failed)?
+                self.look(key, &record, &Wish::Delete, &mut grace).await.map_err(failed)?
             {
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }

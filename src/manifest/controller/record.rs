@@ -24,6 +24,8 @@ pub(super) struct PodRecord {
     pub(super) next_attempt: u32,
     /// Being taken down: nothing is brought up any more.
     pub(super) deleting: bool,
+    /// It is to end so: it used more than it may.
+    pub(super) evicted: Option<Ending>,
     /// It is over: nothing is brought up any more.
     pub(super) ended: Option<Ending>,
     /// The file of the manifest directory that it is in.
@@ -32,7 +34,7 @@ pub(super) struct PodRecord {
 
 impl store::Record for PodRecord {
     const KIND: &'static str = "manifest-pod";
-    const VERSION: u32 = 2;
+    const VERSION: u32 = 3;
 }
 
 pub(super) fn key(plan: &PodPlan) -> Key {

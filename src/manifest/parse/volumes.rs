@@ -3,12 +3,14 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use serde_json::Value;
+
 use super::files::{Data, Sources};
 use super::resources::amount;
 use super::{absolute, label, objects, one_of};
 use crate::health::fields::{Mistakes, Object};
 use crate::manifest::quantity::bytes;
-use crate::manifest::{HostPathKind, Volume, VolumeFile, VolumeMount, VolumeSource};
+use crate::manifest::{HostPathKind, Limit, Volume, VolumeFile, VolumeMount, VolumeSource};
 use crate::oci::model::Propagation;
 
 /// Kinds of volume.
@@ -69,16 +71,17 @@ pub(super) fn volumes(
 
 fn empty_dir(object: &Object<'_>, mistakes: &mut Mistakes) -> VolumeSource {
     object.only(&["medium", "sizeLimit"], &[], mistakes);
-    let limit = amount(object, "sizeLimit", "64Mi and 1G", bytes, mistakes);
-    let medium = one_of(object, "medium", &["", "Memory"], mistakes);
-    if medium == Some("Memory") {
-        return VolumeSource::EmptyDir { memory: Some(limit.filter(|limit| *limit > 0)) };
+    let bytes = amount(object, "sizeLimit", "64Mi and 1G", bytes, mistakes);
+    let text = object.get("sizeLimit").map(|value| match value {
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    });
+    // 0 is no limit, as in Kubernetes.
+    let limit = bytes.filter(|bytes| *bytes > 0).zip(text);
+    VolumeSource::EmptyDir {
+        memory: one_of(object, "medium", &["", "Memory"], mistakes) == Some("Memory"),
+        limit: limit.map(|(bytes, text)| Limit { bytes, text }),
     }
-    if object.get("sizeLimit").is_some() {
-        let what = "is kept only with medium: Memory; a volume on disk has no limit of its own";
-        mistakes.add(object.at("sizeLimit"), what);
-    }
-    VolumeSource::EmptyDir { memory: None }
 }
 
 fn host_path(object: &Object<'_>, mistakes: &mut Mistakes) -> Option<VolumeSource> {

@@ -27,8 +27,8 @@ fn init_containers_go_one_after_another_and_then_the_main_ones() {
     let plan = plan(
         "{initContainers: [{name: i, image: x}, {name: s, image: x, restartPolicy: Always}], containers: [{name: m, image: x}, {name: o, image: x}]}",
     );
-    let ready = |all: &[(&str, Stage)]| next(&plan, &seen(Sandbox::Ready, all), Wish::Run);
-    assert_eq!(next(&plan, &seen(Sandbox::None, &[]), Wish::Run), Action::RunSandbox);
+    let ready = |all: &[(&str, Stage)]| next(&plan, &seen(Sandbox::Ready, all), &Wish::Run);
+    assert_eq!(next(&plan, &seen(Sandbox::None, &[]), &Wish::Run), Action::RunSandbox);
     assert_eq!(ready(&[]), create("i"));
     assert_eq!(ready(&[("i", Stage::Created)]), Action::Start("i".into()));
     assert_eq!(ready(&[("i", RUNS)]), Action::Wait);
@@ -47,9 +47,9 @@ fn a_failed_init_container_fails_a_pod_that_restarts_nothing() {
     let plan = plan(
         "{restartPolicy: Never, initContainers: [{name: s, image: x, restartPolicy: Always}, {name: i, image: x}], containers: [{name: m, image: x}]}",
     );
-    let stop = next(&plan, &seen(Sandbox::Ready, &[("s", RUNS), ("i", FAILED)]), Wish::Run);
+    let stop = next(&plan, &seen(Sandbox::Ready, &[("s", RUNS), ("i", FAILED)]), &Wish::Run);
     assert_eq!(stop, Action::Stop(vec!["s".into()]));
-    let end = next(&plan, &seen(Sandbox::Ready, &[("s", DONE), ("i", FAILED)]), Wish::Run);
+    let end = next(&plan, &seen(Sandbox::Ready, &[("s", DONE), ("i", FAILED)]), &Wish::Run);
     // It is the init container that counts, not the sidecar that was stopped.
     assert!(matches!(end, Action::Finish(Ending { succeeded: false, .. })), "{end:?}");
 }
@@ -59,18 +59,19 @@ fn a_lost_sandbox_begins_again_unless_the_pod_is_over() {
     let spec = |policy: &str| {
         plan(&format!("{{restartPolicy: {policy}, containers: [{{name: m, image: x}}]}}"))
     };
-    let lost =
-        |policy: &str, stage| next(&spec(policy), &seen(Sandbox::Lost, &[("m", stage)]), Wish::Run);
+    let lost = |policy: &str, stage| {
+        next(&spec(policy), &seen(Sandbox::Lost, &[("m", stage)]), &Wish::Run)
+    };
     assert_eq!(lost("Always", DONE), Action::DropSandbox);
     assert_eq!(lost("OnFailure", FAILED), Action::DropSandbox);
     assert!(matches!(lost("OnFailure", DONE), Action::Finish(Ending { succeeded: true, .. })));
     assert!(matches!(lost("Never", FAILED), Action::Finish(Ending { succeeded: false, .. })));
     let down = seen(Sandbox::Stopped, &[("m", FAILED)]);
-    assert_eq!(next(&spec("Always"), &down, Wish::Run), Action::RunSandbox);
+    assert_eq!(next(&spec("Always"), &down, &Wish::Run), Action::RunSandbox);
     // In the new sandbox: what is over stays over, the rest begins again.
     let mut old = seen(Sandbox::Ready, &[("m", FAILED)]);
     old.containers.get_mut("m").unwrap().here = false;
-    assert_eq!(next(&spec("Always"), &old, Wish::Run), create("m"));
+    assert_eq!(next(&spec("Always"), &old, &Wish::Run), create("m"));
 }
 
 #[test]
@@ -78,14 +79,14 @@ fn a_deadline_ends_a_pod_and_a_deletion_removes_it() {
     let plan = plan("{activeDeadlineSeconds: 5, containers: [{name: m, image: x}]}");
     let runs = seen(Sandbox::Ready, &[("m", RUNS)]);
     let ended = seen(Sandbox::Ready, &[("m", FAILED)]);
-    for wish in [Wish::Expire, Wish::Delete] {
-        assert_eq!(next(&plan, &runs, wish), Action::Stop(vec!["m".into()]));
+    for wish in [Wish::End(Ending::expired()), Wish::Delete] {
+        assert_eq!(next(&plan, &runs, &wish), Action::Stop(vec!["m".into()]));
     }
     assert!(
-        matches!(next(&plan, &ended, Wish::Expire), Action::Finish(end) if end.reason == "DeadlineExceeded")
+        matches!(next(&plan, &ended, &Wish::End(Ending::expired())), Action::Finish(end) if end.reason == "DeadlineExceeded")
     );
-    assert_eq!(next(&plan, &ended, Wish::Delete), Action::Remove);
-    assert_eq!(next(&plan, &seen(Sandbox::None, &[]), Wish::Delete), Action::Remove);
+    assert_eq!(next(&plan, &ended, &Wish::Delete), Action::Remove);
+    assert_eq!(next(&plan, &seen(Sandbox::None, &[]), &Wish::Delete), Action::Remove);
 }
 
 /// A pod of any shape, in a world where anything may happen between two looks.
@@ -216,7 +217,7 @@ proptest! {
     ) {
         let mut over = false;
         for (at, what, loss) in happens {
-            let action = next(&world.plan, &world.seen, Wish::Run);
+            let action = next(&world.plan, &world.seen, &Wish::Run);
             if matches!(action, Action::Finish(_)) {
                 over = true;
                 break;
@@ -235,9 +236,9 @@ proptest! {
             }
         }
         // It always comes to an end when it is told to.
-        let wish = if delete { Wish::Delete } else { Wish::Expire };
+        let wish = if delete { Wish::Delete } else { Wish::End(Ending::expired()) };
         for _ in 0..64 {
-            let action = next(&world.plan, &world.seen, wish);
+            let action = next(&world.plan, &world.seen, &wish);
             if matches!(action, Action::Finish(_) | Action::Remove) {
                 let alive = world.seen.sandbox == Sandbox::Ready
                     && world.plan.all().any(|planned| {
@@ -257,7 +258,7 @@ proptest! {
     fn a_pod_whose_containers_pass_succeeds(mut world in world()) {
         world.plan.health.restart = RestartPolicy::Never;
         for round in 0..400 {
-            let action = next(&world.plan, &world.seen, Wish::Run);
+            let action = next(&world.plan, &world.seen, &Wish::Run);
             if let Action::Finish(ending) = action {
                 prop_assert!(ending.succeeded);
                 return Ok(());
