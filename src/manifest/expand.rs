@@ -1,5 +1,21 @@
 //! `$(NAME)` in commands, arguments and variables, as Kubernetes expands it. Pure.
 
+/// The same, where every name must have a value. `Err`: the first that has none.
+pub(super) fn expand_all<'v>(
+    text: &str,
+    value: impl Fn(&str) -> Option<&'v str>,
+) -> Result<String, String> {
+    let missing = std::cell::RefCell::new(None);
+    let expanded = expand(text, |name| {
+        let found = value(name);
+        if found.is_none() {
+            missing.borrow_mut().get_or_insert_with(|| name.to_owned());
+        }
+        found
+    });
+    missing.into_inner().map_or(Ok(expanded), Err)
+}
+
 /// Replaces `$(NAME)` by what `value` gives for it. A name without a value stays as it is
 /// written, and `$$` is a plain dollar sign.
 pub(super) fn expand<'v>(text: &str, value: impl Fn(&str) -> Option<&'v str>) -> String {
@@ -45,6 +61,8 @@ mod tests {
         ] {
             assert_eq!(expand(text, value), expanded, "{text}");
         }
+        assert_eq!(expand_all("$(A)/$(B)/$(C)", value), Err("B".to_owned()));
+        assert_eq!(expand_all("$(A)/x", value), Ok("1/x".to_owned()));
     }
 
     proptest! {

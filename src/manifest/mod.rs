@@ -24,7 +24,7 @@ use crate::oci::model::Propagation;
 use crate::pod::config::SandboxConfig;
 
 pub use parse::parse;
-pub use variables::{Facts, Variable};
+pub use variables::{Facts, Value, Variable};
 
 /// A Pod as it is to run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -95,7 +95,7 @@ pub enum VolumeSource {
         /// What it must be.
         kind: HostPathKind,
     },
-    /// A ConfigMap's or a Secret's.
+    /// A ConfigMap's, a Secret's, the pod's own fields, or several of them in one.
     Files {
         /// What it holds.
         files: Vec<VolumeFile>,
@@ -113,15 +113,24 @@ pub struct Limit {
     pub text: String,
 }
 
-/// A file of a ConfigMap or Secret volume.
+/// A file of such a volume.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VolumeFile {
     /// Relative, without `..`.
     pub path: PathBuf,
     /// Permission bits.
     pub mode: u32,
-    /// Its content.
-    pub data: Vec<u8>,
+    /// What is in it.
+    pub content: Content,
+}
+
+/// What is in a file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Content {
+    /// Of a ConfigMap or a Secret.
+    Bytes(Vec<u8>),
+    /// Of the pod or its node.
+    Value(Value),
 }
 
 /// hostPath's type.
@@ -147,6 +156,8 @@ pub struct VolumeMount {
     pub container_path: PathBuf,
     /// Below the volume's root, relative; empty: the whole volume.
     pub sub_path: PathBuf,
+    /// In place of it: with `$(NAME)` of the container's variables. Empty: there is none.
+    pub sub_path_expr: String,
     /// Read-only.
     pub readonly: bool,
     /// The mounts below it too.

@@ -65,7 +65,7 @@ pub struct Facts {
 }
 
 impl Facts {
-    fn value(&self, value: &Value) -> String {
+    pub(super) fn value(&self, value: &Value) -> String {
         match value {
             Value::Text(text) | Value::Plain(text) => text.clone(),
             Value::Fact(Fact::Uid) => self.uid.clone(),

@@ -14,14 +14,18 @@ use std::path::{Path, PathBuf};
 use nix::mount::MsFlags;
 use pathrs::Root;
 
-use super::{HostPathKind, Limit, Planned, PodPlan, Volume, VolumeFile, VolumeMount, VolumeSource};
-use crate::oci::model::Mount;
+use super::expand::expand_all;
+use super::{
+    Content, Facts, HostPathKind, Limit, Planned, PodPlan, Volume, VolumeFile, VolumeMount,
+    VolumeSource,
+};
+use crate::oci::model::{EnvVar, Mount};
 use crate::sys::{mount, tree};
 
 const SUBPATHS: &str = ".subpaths";
 
 /// Makes a pod's volumes below `dir`.
-pub(super) fn make(dir: &Path, plan: &PodPlan) -> Result<(), String> {
+pub(super) fn make(dir: &Path, plan: &PodPlan, facts: &Facts) -> Result<(), String> {
     fs::create_dir_all(dir).map_err(|error| told("cannot make", dir, &error))?;
     set_mode(dir, 0o711)?;
     for volume in &plan.volumes {
@@ -42,7 +46,7 @@ pub(super) fn make(dir: &Path, plan: &PodPlan) -> Result<(), String> {
                     tmpfs(&path, None)?;
                 }
                 for file in files {
-                    write(&path, file, plan.fs_group)?;
+                    write(&path, file, facts, plan.fs_group)?;
                 }
                 share(&path, plan.fs_group, 0o755, 0o2775)?;
             }
@@ -52,7 +56,13 @@ pub(super) fn make(dir: &Path, plan: &PodPlan) -> Result<(), String> {
 }
 
 /// The mounts of a container of a pod whose volumes have been made.
-pub(super) fn mounts(dir: &Path, plan: &PodPlan, planned: &Planned) -> Result<Vec<Mount>, String> {
+/// `env`: its variables.
+pub(super) fn mounts(
+    dir: &Path,
+    plan: &PodPlan,
+    planned: &Planned,
+    env: &[EnvVar],
+) -> Result<Vec<Mount>, String> {
     let mut mounts = Vec::new();
     for (at, wanted) in planned.mounts.iter().enumerate() {
         let named = |volume: &&Volume| volume.name == wanted.volume;
@@ -61,12 +71,13 @@ pub(super) fn mounts(dir: &Path, plan: &PodPlan, planned: &Planned) -> Result<Ve
             VolumeSource::HostPath { path, .. } => path.clone(),
             _ => dir.join(&volume.name),
         };
-        let host_path = if wanted.sub_path.as_os_str().is_empty() {
+        let part = sub_path_of(wanted, env)?;
+        let host_path = if part.as_os_str().is_empty() {
             whole
         } else {
             let target = dir.join(SUBPATHS).join(&planned.config.name).join(at.to_string());
-            sub_path(&whole, wanted, &target).map_err(|error| {
-                let path = whole.join(&wanted.sub_path);
+            sub_path(&whole, &part, &target).map_err(|error| {
+                let path = whole.join(&part);
                 format!("FailedMount: {}", told("cannot use subPath", &path, &error))
             })?;
             target
@@ -134,18 +145,39 @@ pub(super) fn remove(dir: &Path) -> Result<(), String> {
     }
 }
 
+/// A path that never leads out of what it is below.
+pub(super) fn is_relative(path: &str) -> bool {
+    !path.starts_with('/') && !path.split('/').any(|part| part == "..") && !path.contains('\0')
+}
+
 fn children(dir: &Path) -> Vec<PathBuf> {
     fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path()).collect()
 }
 
+/// subPath, or what subPathExpr is with the container's variables.
+fn sub_path_of(wanted: &VolumeMount, env: &[EnvVar]) -> Result<PathBuf, String> {
+    if wanted.sub_path_expr.is_empty() {
+        return Ok(wanted.sub_path.clone());
+    }
+    let expr = &wanted.sub_path_expr;
+    let told = |why: String| format!("CreateContainerConfigError: subPathExpr \"{expr}\": {why}");
+    let value = |name: &str| env.iter().rfind(|env| env.name == name).map(|env| &*env.value);
+    let path = expand_all(expr, value)
+        .map_err(|name| told(format!("the container has no variable {name}")))?;
+    if !is_relative(&path) {
+        return Err(told(format!("{path:?} is no relative path without ..")));
+    }
+    Ok(path.into())
+}
+
 /// Binds what is at a path below `whole`, resolved without ever leaving it, onto `target`.
 /// What isn't there becomes a directory.
-fn sub_path(whole: &Path, wanted: &VolumeMount, target: &Path) -> io::Result<()> {
+fn sub_path(whole: &Path, part: &Path, target: &Path) -> io::Result<()> {
     let root = Root::open(whole).map_err(io::Error::other)?;
-    let handle = if let Ok(handle) = root.resolve(&wanted.sub_path) {
+    let handle = if let Ok(handle) = root.resolve(part) {
         handle
     } else {
-        let made = root.mkdir_all(&wanted.sub_path, &fs::Permissions::from_mode(0o755));
+        let made = root.mkdir_all(part, &fs::Permissions::from_mode(0o755));
         let made = made.map_err(io::Error::other)?;
         let opened = PathBuf::from(format!("/proc/self/fd/{}", made.as_fd().as_raw_fd()));
         let of_whole = fs::metadata(whole)?;
@@ -207,12 +239,16 @@ fn tmpfs(path: &Path, limit: Option<u64>) -> Result<(), String> {
         .map_err(|error| told("cannot mount a tmpfs at", path, &error))
 }
 
-fn write(dir: &Path, file: &VolumeFile, group: Option<u32>) -> Result<(), String> {
+fn write(dir: &Path, file: &VolumeFile, facts: &Facts, group: Option<u32>) -> Result<(), String> {
     let path = dir.join(&file.path);
     if let Some(parent) = path.parent() {
         fs::create_dir_all(parent).map_err(|error| told("cannot make", parent, &error))?;
     }
-    fs::write(&path, &file.data).map_err(|error| told("cannot write", &path, &error))?;
+    let written = match &file.content {
+        Content::Bytes(bytes) => fs::write(&path, bytes),
+        Content::Value(value) => fs::write(&path, facts.value(value)),
+    };
+    written.map_err(|error| told("cannot write", &path, &error))?;
     // Whoever has the volume's group reads what its owner reads.
     share(&path, group, file.mode, file.mode | (file.mode & 0o400) >> 3)
 }
@@ -273,13 +309,13 @@ spec:
         let root = dir.path().join("uid");
         let plan = plan(FILES);
         for _ in 0..2 {
-            make(&root, &plan).unwrap();
+            make(&root, &plan, &Facts::default()).unwrap();
         }
         let file = root.join("files/deep/b");
         assert_eq!(fs::read_to_string(&file).unwrap(), "two");
         assert_eq!(fs::metadata(&file).unwrap().mode() & 0o777, 0o400);
         assert_eq!(fs::metadata(root.join("scratch")).unwrap().mode() & 0o7777, 0o777);
-        let mounts = mounts(&root, &plan, &plan.containers[0]).unwrap();
+        let mounts = mounts(&root, &plan, &plan.containers[0], &[]).unwrap();
         assert_eq!(mounts[0].host_path, root.join("files"));
         assert!(mounts.iter().all(|mount| mount.readonly));
         remove(&root).unwrap();
@@ -291,7 +327,7 @@ spec:
         let dir = tempfile::tempdir().unwrap();
         let text = "{kind: Pod, apiVersion: v1, metadata: {name: p}, spec: {volumes: [{name: big, emptyDir: {}}, {name: v, emptyDir: {sizeLimit: 1Mi}}], containers: [{name: a, image: x}]}}";
         let plan = plan(text);
-        make(dir.path(), &plan).unwrap();
+        make(dir.path(), &plan, &Facts::default()).unwrap();
         fs::write(dir.path().join("big/file"), vec![1; 2 << 20]).unwrap();
         fs::write(dir.path().join("v/file"), vec![1; 1 << 19]).unwrap();
         assert_eq!(overfull(dir.path(), &plan), None);
@@ -300,6 +336,25 @@ spec:
             overfull(dir.path(), &plan).unwrap(),
             "Usage of EmptyDir volume \"v\" exceeds the limit \"1Mi\"."
         );
+    }
+
+    #[test]
+    fn a_sub_path_expression_stays_below_its_volume() {
+        let mount = |expr: &str| VolumeMount {
+            volume: "v".into(),
+            container_path: "/v".into(),
+            sub_path: PathBuf::new(),
+            sub_path_expr: expr.into(),
+            readonly: false,
+            recursive_readonly: false,
+            propagation: crate::oci::model::Propagation::Private,
+        };
+        let env = [("A", "one"), ("UP", "..")]
+            .map(|(name, value)| EnvVar { name: name.into(), value: value.into() });
+        assert_eq!(sub_path_of(&mount("$(A)/x"), &env), Ok("one/x".into()));
+        let no = |expr: &str| sub_path_of(&mount(expr), &env).unwrap_err();
+        assert!(no("x/$(UP)").contains("no relative path"), "{}", no("x/$(UP)"));
+        assert!(no("$(NONE)").contains("no variable NONE"), "{}", no("$(NONE)"));
     }
 
     #[test]

@@ -19,7 +19,7 @@ stringData: {token: hush}
 const POD: &str = r#"
 apiVersion: v1
 kind: Pod
-metadata: {name: pod, labels: {app: web}}
+metadata: {name: pod, labels: {app: web, tier: front}}
 spec:
   terminationGracePeriodSeconds: 0
   hostname: elsewhere
@@ -32,9 +32,22 @@ spec:
   - {name: memory, emptyDir: {medium: Memory, sizeLimit: 1Mi}}
   - {name: settings, configMap: {name: settings}}
   - {name: key, secret: {secretName: key, defaultMode: 256}}
+  - name: self
+    downwardAPI:
+      defaultMode: 0o440
+      items:
+      - {path: labels, fieldRef: {fieldPath: metadata.labels}}
+      - {path: deep/uid, fieldRef: {fieldPath: metadata.uid}, mode: 0o444}
+  - name: both
+    projected:
+      sources:
+      - configMap: {name: settings, items: [{key: color, path: a/color}, {key: none, path: none}], optional: true}
+      - secret: {name: key}
+      - downwardAPI: {items: [{path: memory, resourceFieldRef: {containerName: app, resource: limits.memory, divisor: 1Mi}}]}
   containers:
   - name: app
     image: busybox
+    resources: {limits: {memory: 64Mi}}
     command: [sleep, "600"]
     workingDir: /tmp
     env:
@@ -50,6 +63,9 @@ spec:
     - {name: scratch, mountPath: /scratch}
     - {name: scratch, mountPath: /part, subPath: a/b}
     - {name: memory, mountPath: /memory}
+    - {name: scratch, mountPath: /own, subPathExpr: of-$(APP)}
+    - {name: self, mountPath: /self}
+    - {name: both, mountPath: /both}
     - {name: settings, mountPath: /settings}
     - {name: settings, mountPath: /one, subPath: color}
     - {name: key, mountPath: /key}
@@ -70,9 +86,17 @@ async fn variables_volumes_and_confinement_are_there() {
         ("grep db.example /etc/hosts", "10.9.9.9\tdb.example".into()),
         ("cat /etc/resolv.conf", "search example\nnameserver 10.9.9.8".into()),
         ("touch /x 2>/dev/null || echo no", "no".into()),
+        ("touch /own/z; ls /scratch; rm -r /scratch/of-web/z", "a\nof-web".into()),
+        (
+            "cat /self/labels; echo; cat /self/deep/uid",
+            format!("app=\"web\"\ntier=\"front\"\n{uid}"),
+        ),
+        ("ls -l /self/labels | head -c 10", "-r--r-----".into()),
+        ("cd /both; cat a/color token memory; ls", "bluehush64a\nmemory\ntoken".into()),
+        ("grep -c ' /both tmpfs' /proc/mounts", "1".into()),
         (
             "touch /scratch/x /part/y && ls /scratch /scratch/a/b",
-            "/scratch:\na\nx\n\n/scratch/a/b:\ny".into(),
+            "/scratch:\na\nof-web\nx\n\n/scratch/a/b:\ny".into(),
         ),
         ("ls -ln /scratch/x | awk '{print $4}'", "2000".into()),
         ("dd if=/dev/zero of=/memory/x bs=1M count=2 2>/dev/null || echo full", "full".into()),

@@ -183,7 +183,8 @@ impl Manifests {
             self.ensure_image(&planned.config.image, planned.pull).await?;
         }
         let (dir, plan) = (self.volumes_of(&record.uid), record.plan.clone());
-        blocking(move || volumes::make(&dir, &plan)).await?;
+        let facts = node::facts(&record.uid, &[]);
+        blocking(move || volumes::make(&dir, &plan, &facts)).await?;
         // The newest of the old ones is kept: it says how the last attempts ended.
         for old in all.iter().rev().skip(1) {
             self.inner.pods.remove_sandbox(&old.id).await.map_err(text)?;
@@ -212,9 +213,10 @@ impl Manifests {
     ) -> Result<(), String> {
         self.ensure_image(&planned.config.image, planned.pull).await?;
         self.refuse_root(planned)?;
-        let mut config = planned.attempt(attempt, &node::facts(pod));
+        let mut config = planned.attempt(attempt, &node::facts(&record.uid, pod.ips()));
         let (dir, plan, of) = (self.volumes_of(&record.uid), record.plan.clone(), planned.clone());
-        config.mounts = blocking(move || volumes::mounts(&dir, &plan, &of)).await?;
+        let env = config.env.clone();
+        config.mounts = blocking(move || volumes::mounts(&dir, &plan, &of, &env)).await?;
         self.with_profile(&mut config);
         let id = self.inner.pods.create(&pod.id, config).await.map_err(text)?;
         self.inner.pods.start(&id).await.map_err(text)

@@ -3,16 +3,15 @@
 use std::net::{IpAddr, UdpSocket};
 
 use crate::manifest::Facts;
-use crate::pod::view::PodView;
 
 /// An address for documentation (RFC 5737): nothing is sent to it.
 const ELSEWHERE: &str = "192.0.2.1:9";
 
-/// The facts for a pod's variables.
-pub(super) fn facts(pod: &PodView) -> Facts {
+/// The facts for the variables and files of the pod with this uid and these addresses.
+pub(super) fn facts(uid: &str, ips: &[IpAddr]) -> Facts {
     Facts {
-        uid: pod.config.uid.clone(),
-        ips: pod.ips().iter().map(ToString::to_string).collect(),
+        uid: uid.to_owned(),
+        ips: ips.iter().map(ToString::to_string).collect(),
         host_ip: address().map(|ip| ip.to_string()).unwrap_or_default(),
         node_name: name(),
         cpu_millis: std::thread::available_parallelism().map_or(1, usize::from) as u64 * 1000,

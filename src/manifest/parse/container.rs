@@ -48,6 +48,8 @@ pub(super) struct Scope<'a> {
     pub(super) annotations: &'a BTreeMap<String, String>,
     pub(super) sources: &'a Sources,
     pub(super) volumes: &'a BTreeSet<String>,
+    /// Of every container, by name.
+    pub(super) amounts: &'a BTreeMap<String, Amounts>,
     pub(super) security: &'a PodSecurity,
     pub(super) pid_mode: PidMode,
     pub(super) restart: RestartPolicy,

@@ -1,5 +1,7 @@
 //! env and envFrom.
 
+use std::collections::BTreeMap;
+
 use super::container::Scope;
 use super::objects;
 use super::resources::Amounts;
@@ -108,7 +110,7 @@ fn value_from(
             }
             value
         }
-        "resourceFieldRef" => resource(&object, amounts, mistakes),
+        "resourceFieldRef" => resource(&object, scope.amounts, Some(amounts), mistakes),
         _ => {
             object.only(&["name", "key", "optional"], &[], mistakes);
             let optional = object.boolean("optional", mistakes).unwrap_or(false);
@@ -164,9 +166,32 @@ pub(super) fn field(path: &str, scope: &Scope<'_>) -> Option<Value> {
     })
 }
 
-/// An amount of the same container, in units of the divisor, rounded up.
-fn resource(object: &Object<'_>, amounts: &Amounts, mistakes: &mut Mistakes) -> Option<Value> {
-    object.only(&["resource", "divisor"], &["containerName"], mistakes);
+/// An amount of a container, in units of the divisor, rounded up.
+/// `own`: of the container that asks; a volume belongs to none and must name one of `all`.
+pub(super) fn resource(
+    object: &Object<'_>,
+    all: &BTreeMap<String, Amounts>,
+    own: Option<&Amounts>,
+    mistakes: &mut Mistakes,
+) -> Option<Value> {
+    object.only(&["resource", "divisor", "containerName"], &[], mistakes);
+    let named = match own {
+        None => object.required("containerName", mistakes),
+        Some(_) => object.string("containerName", mistakes),
+    };
+    let amounts = match named.filter(|name| !name.is_empty()) {
+        None => own?,
+        Some(name) => {
+            let found = all.get(&name);
+            if found.is_none() {
+                let there: Vec<&str> = all.keys().map(String::as_str).collect();
+                let there = there.join(", ");
+                let what = format!("\"{name}\" is no container of the pod; there are: {there}");
+                mistakes.add(object.at("containerName"), what);
+            }
+            found?
+        }
+    };
     let names = ["limits.cpu", "limits.memory", "requests.cpu", "requests.memory"];
     object.required("resource", mistakes)?;
     let name = super::one_of(object, "resource", &names, mistakes)?;

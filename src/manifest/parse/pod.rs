@@ -114,8 +114,8 @@ pub(super) fn pod(
     let security = PodSecurity::read(&spec, mistakes);
     let mut sandbox = sandbox(&spec, &name, &namespace, mistakes);
     sandbox.sysctls.clone_from(&security.sysctls);
-    let volumes = volumes::volumes(&spec, &namespace, sources, mistakes);
     let names: BTreeSet<String> = volume_names(&spec);
+    let amounts = all_amounts(&spec);
     let all = ["Always", "OnFailure", "Never"];
     let restart = restart_policy(&spec, &all, mistakes).unwrap_or_default();
     let scope = Scope {
@@ -125,6 +125,7 @@ pub(super) fn pod(
         annotations: &annotations,
         sources,
         volumes: &names,
+        amounts: &amounts,
         security: &security,
         pid_mode: sandbox.pid.clone(),
         restart,
@@ -140,7 +141,7 @@ pub(super) fn pod(
         health: Policy { heal: Heal::Restart, restart, ..Policy::default() },
         grace: grace.unwrap_or(Duration::from_secs(DEFAULT_GRACE)),
         deadline: seconds("activeDeadlineSeconds", 1, mistakes),
-        volumes,
+        volumes: volumes::volumes(&spec, &scope, mistakes),
         fs_group: security.fs_group,
         qos: String::new(),
         document: document.clone(),
@@ -149,6 +150,20 @@ pub(super) fn pod(
     plan.sandbox.annotations = annotations.clone();
     own_labels(&labels, &mut plan);
     (mistakes.0.len() == before).then_some(plan)
+}
+
+/// What each container asks for and may have. Mistakes are told where it is read.
+fn all_amounts(spec: &Object<'_>) -> BTreeMap<String, Amounts> {
+    let mut told_elsewhere = Mistakes::default();
+    let mut all = BTreeMap::new();
+    for field in ["initContainers", "containers"] {
+        for object in objects(spec, field, &mut told_elsewhere) {
+            if let Some(name) = object.string("name", &mut told_elsewhere) {
+                all.insert(name, super::resources::amounts(&object, &mut told_elsewhere));
+            }
+        }
+    }
+    all
 }
 
 /// Also of those with a mistake, which has been told.

@@ -110,6 +110,34 @@ fn every_mistake_is_named_by_its_path() {
         let errors = mistakes(spec);
         assert!(errors.contains(needle), "{spec}\n{errors}");
     }
+    for (volume, needle) in [
+        (
+            "projected: {sources: [{serviceAccountToken: {path: token}}]}",
+            "sources[0]: field \"serviceAccountToken\" is not supported yet",
+        ),
+        ("projected: {sources: [{}]}", "sources[0]: exactly one of configMap, secret, downwardAPI"),
+        (
+            "downwardAPI: {items: [{path: a, fieldRef: {fieldPath: status.podIP}}]}",
+            "items[0].fieldRef.fieldPath: is \"status.podIP\"",
+        ),
+        (
+            "downwardAPI: {items: [{path: a, fieldRef: {fieldPath: metadata.uid}}, {path: a, fieldRef: {fieldPath: metadata.name}}]}",
+            "the file a is there twice",
+        ),
+        (
+            "downwardAPI: {items: [{path: a, resourceFieldRef: {containerName: b, resource: limits.cpu}}]}",
+            "\"b\" is no container of the pod; there are: a",
+        ),
+        (
+            "downwardAPI: {items: [{path: ../a, fieldRef: {fieldPath: metadata.uid}}]}",
+            "a relative path without .. is wanted",
+        ),
+    ] {
+        let errors = mistakes(&format!(
+            "{{containers: [{{name: a, image: x}}], volumes: [{{name: v, {volume}}}]}}"
+        ));
+        assert!(errors.contains(needle), "{volume}\n{errors}");
+    }
     let several = mistakes("{containers: [{name: a}], hostNetwork: 7}");
     assert_eq!(several.lines().count(), 2, "{several}");
 }

@@ -1,41 +1,50 @@
 //! volumes of a pod, and volumeMounts of a container.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::files::{Data, Sources};
+use super::container::Scope;
+use super::env;
+use super::files::Data;
 use super::resources::amount;
 use super::{absolute, label, objects, one_of};
 use crate::health::fields::{Mistakes, Object};
 use crate::manifest::quantity::bytes;
-use crate::manifest::{HostPathKind, Limit, Volume, VolumeFile, VolumeMount, VolumeSource};
+use crate::manifest::volumes::is_relative;
+use crate::manifest::{
+    Content, HostPathKind, Limit, Value as Fact, Volume, VolumeFile, VolumeMount, VolumeSource,
+};
 use crate::oci::model::Propagation;
 
 /// Kinds of volume.
-const SOURCES: &[&str] = &["emptyDir", "hostPath", "configMap", "secret"];
-const SOURCES_LATER: &[&str] = &[
-    "csi",
-    "downwardAPI",
-    "ephemeral",
-    "fc",
-    "image",
-    "iscsi",
-    "nfs",
-    "persistentVolumeClaim",
-    "projected",
+const SOURCES: &[&str] =
+    &["emptyDir", "hostPath", "configMap", "secret", "downwardAPI", "projected"];
+const SOURCES_LATER: &[&str] =
+    &["csi", "ephemeral", "fc", "image", "iscsi", "nfs", "persistentVolumeClaim"];
+/// Kinds of source of a projected volume.
+const PROJECTED: &[&str] = &["configMap", "secret", "downwardAPI"];
+const PROJECTED_LATER: &[&str] = &["clusterTrustBundle", "podCertificate", "serviceAccountToken"];
+/// What a fieldRef of a volume may name.
+const FIELDS: &str = "metadata.name, metadata.namespace, metadata.uid, metadata.labels, \
+    metadata.labels['KEY'], metadata.annotations, metadata.annotations['KEY']";
+const MOUNT: &[&str] = &[
+    "name",
+    "mountPath",
+    "subPath",
+    "subPathExpr",
+    "readOnly",
+    "recursiveReadOnly",
+    "mountPropagation",
 ];
-const MOUNT: &[&str] =
-    &["name", "mountPath", "subPath", "readOnly", "recursiveReadOnly", "mountPropagation"];
 /// A ConfigMap's or Secret's file that says nothing else.
 const DEFAULT_MODE: u32 = 0o644;
 
 /// Every volume of a pod.
 pub(super) fn volumes(
     spec: &Object<'_>,
-    namespace: &str,
-    sources: &Sources,
+    scope: &Scope<'_>,
     mistakes: &mut Mistakes,
 ) -> Vec<Volume> {
     let mut volumes: Vec<Volume> = Vec::new();
@@ -62,7 +71,7 @@ pub(super) fn volumes(
         let source = match source {
             "emptyDir" => Some(empty_dir(&inner, mistakes)),
             "hostPath" => host_path(&inner, mistakes),
-            kind => files(&inner, kind == "secret", namespace, sources, mistakes),
+            kind => Some(of_files(&inner, kind, scope, mistakes)),
         };
         volumes.extend(name.zip(source).map(|(name, source)| Volume { name, source }));
     }
@@ -102,31 +111,98 @@ fn host_path(object: &Object<'_>, mistakes: &mut Mistakes) -> Option<VolumeSourc
     Some(VolumeSource::HostPath { path, kind })
 }
 
-fn files(
+/// A volume of files: a ConfigMap's, a Secret's, the pod's own fields, or several of them.
+fn of_files(
     object: &Object<'_>,
-    secret: bool,
-    namespace: &str,
-    sources: &Sources,
+    kind: &str,
+    scope: &Scope<'_>,
     mistakes: &mut Mistakes,
-) -> Option<VolumeSource> {
-    let name = if secret { "secretName" } else { "name" };
-    object.only(&[name, "items", "defaultMode", "optional"], &[], mistakes);
-    let optional = object.boolean("optional", mistakes).unwrap_or(false);
+) -> VolumeSource {
     let default = mode(object, "defaultMode", mistakes).unwrap_or(DEFAULT_MODE);
-    let data = sources.find(secret, namespace, (object, name), optional, mistakes);
+    let secret_name = if kind == "secret" { "secretName" } else { "name" };
+    let (files, secret) = match kind {
+        "projected" => return projected(object, default, scope, mistakes),
+        "downwardAPI" => {
+            object.only(&["items", "defaultMode"], &[], mistakes);
+            (fields(object, default, scope, mistakes), false)
+        }
+        _ => {
+            object.only(&[secret_name, "items", "defaultMode", "optional"], &[], mistakes);
+            let secret = kind == "secret";
+            (keys(object, (secret, secret_name), default, scope, mistakes), secret)
+        }
+    };
+    twice(object, &files, mistakes);
+    VolumeSource::Files { files, secret }
+}
+
+/// Files of several sources in one directory.
+fn projected(
+    object: &Object<'_>,
+    default: u32,
+    scope: &Scope<'_>,
+    mistakes: &mut Mistakes,
+) -> VolumeSource {
+    object.only(&["sources", "defaultMode"], &[], mistakes);
+    let (mut all, mut secret) = (Vec::new(), false);
+    for source in objects(object, "sources", mistakes) {
+        source.only(PROJECTED, PROJECTED_LATER, mistakes);
+        let there: Vec<&str> =
+            PROJECTED.iter().copied().filter(|kind| source.get(kind).is_some()).collect();
+        let [kind] = there[..] else {
+            // One of another kind has been told already.
+            if !there.is_empty() || !PROJECTED_LATER.iter().any(|kind| source.get(kind).is_some()) {
+                let what = format!("exactly one of {} is wanted", PROJECTED.join(", "));
+                mistakes.add(source.path.clone(), what);
+            }
+            continue;
+        };
+        let Some(inner) = source.object(kind, mistakes) else { continue };
+        if kind == "downwardAPI" {
+            inner.only(&["items"], &[], mistakes);
+            all.extend(fields(&inner, default, scope, mistakes));
+        } else {
+            inner.only(&["name", "items", "optional"], &[], mistakes);
+            secret |= kind == "secret";
+            all.extend(keys(&inner, (kind == "secret", "name"), default, scope, mistakes));
+        }
+    }
+    twice(object, &all, mistakes);
+    VolumeSource::Files { files: all, secret }
+}
+
+/// Two files of the same path.
+fn twice(object: &Object<'_>, files: &[VolumeFile], mistakes: &mut Mistakes) {
+    let mut seen = BTreeSet::new();
+    for file in files.iter().filter(|file| !seen.insert(&file.path)) {
+        let path = file.path.display();
+        mistakes.add(object.path.clone(), format!("the file {path} is there twice"));
+    }
+}
+
+/// Keys of a ConfigMap or, where it says so, a Secret, whose name is in the field given.
+fn keys(
+    object: &Object<'_>,
+    (secret, name): (bool, &str),
+    default: u32,
+    scope: &Scope<'_>,
+    mistakes: &mut Mistakes,
+) -> Vec<VolumeFile> {
+    let optional = object.boolean("optional", mistakes).unwrap_or(false);
+    let data = scope.sources.find(secret, scope.namespace, (object, name), optional, mistakes);
     let nothing = Data::new();
     let data = match data {
         Some(data) => data,
         None if optional => &nothing,
-        None => return None,
+        None => return Vec::new(),
+    };
+    let file = |path: String, mode: u32, data: &Vec<u8>| VolumeFile {
+        path: path.into(),
+        mode,
+        content: Content::Bytes(data.clone()),
     };
     if object.get("items").is_none() {
-        let file = |(key, data): (&String, &Vec<u8>)| VolumeFile {
-            path: key.into(),
-            mode: default,
-            data: data.clone(),
-        };
-        return Some(VolumeSource::Files { files: data.iter().map(file).collect(), secret });
+        return data.iter().map(|(key, data)| file(key.clone(), default, data)).collect();
     }
     let mut files = Vec::new();
     for item in objects(object, "items", mistakes) {
@@ -136,7 +212,7 @@ fn files(
         let mode = mode(&item, "mode", mistakes).unwrap_or(default);
         let Some((key, path)) = key.zip(path) else { continue };
         match data.get(&key) {
-            Some(data) => files.push(VolumeFile { path, mode, data: data.clone() }),
+            Some(data) => files.push(file(path, mode, data)),
             None if optional => {}
             None => {
                 let keys: Vec<&str> = data.keys().map(String::as_str).collect();
@@ -145,7 +221,60 @@ fn files(
             }
         }
     }
-    Some(VolumeSource::Files { files, secret })
+    files
+}
+
+/// Files with the pod's own fields and its containers' amounts.
+fn fields(
+    object: &Object<'_>,
+    default: u32,
+    scope: &Scope<'_>,
+    mistakes: &mut Mistakes,
+) -> Vec<VolumeFile> {
+    let mut files = Vec::new();
+    for item in objects(object, "items", mistakes) {
+        item.only(&["path", "mode", "fieldRef", "resourceFieldRef"], &[], mistakes);
+        let path = relative(&item, "path", true, mistakes);
+        let mode = mode(&item, "mode", mistakes).unwrap_or(default);
+        let field = item.object("fieldRef", mistakes);
+        let resource = item.object("resourceFieldRef", mistakes);
+        let value = match (field, resource) {
+            (Some(field), None) => self::field(&field, scope, mistakes),
+            (None, Some(resource)) => env::resource(&resource, scope.amounts, None, mistakes),
+            _ => {
+                let what = "exactly one of fieldRef and resourceFieldRef is wanted";
+                mistakes.add(item.path.clone(), what);
+                None
+            }
+        };
+        files.extend(path.zip(value).map(|(path, value)| VolumeFile {
+            path: path.into(),
+            mode,
+            content: Content::Value(value),
+        }));
+    }
+    files
+}
+
+/// What a fieldRef of a volume names: no addresses, as its files are there before they are.
+fn field(object: &Object<'_>, scope: &Scope<'_>, mistakes: &mut Mistakes) -> Option<Fact> {
+    object.only(&["fieldPath", "apiVersion"], &[], mistakes);
+    let path = object.required("fieldPath", mistakes)?;
+    let value = match path.as_str() {
+        "metadata.labels" => Some(Fact::Plain(lines(scope.labels))),
+        "metadata.annotations" => Some(Fact::Plain(lines(scope.annotations))),
+        path if path.starts_with("metadata.") => env::field(path, scope),
+        _ => None,
+    };
+    if value.is_none() {
+        mistakes.add(object.at("fieldPath"), format!("is \"{path}\": {FIELDS} are allowed"));
+    }
+    value
+}
+
+/// `key="value"`, a line each, as a kubelet writes labels and annotations.
+fn lines(map: &BTreeMap<String, String>) -> String {
+    map.iter().map(|(key, value)| format!("{key}={value:?}")).collect::<Vec<_>>().join("\n")
 }
 
 fn mode(object: &Object<'_>, field: &str, mistakes: &mut Mistakes) -> Option<u32> {
@@ -158,15 +287,14 @@ fn relative(
     field: &str,
     required: bool,
     mistakes: &mut Mistakes,
-) -> Option<PathBuf> {
+) -> Option<String> {
     let path =
         if required { object.required(field, mistakes) } else { object.string(field, mistakes) }?;
-    let good =
-        !path.starts_with('/') && !path.split('/').any(|part| part == "..") && !path.contains('\0');
+    let good = is_relative(&path);
     if !good {
         mistakes.add(object.at(field), format!("{path:?}: a relative path without .. is wanted"));
     }
-    good.then(|| PathBuf::from(path))
+    good.then_some(path)
 }
 
 /// The volumes of a container.
@@ -178,7 +306,7 @@ pub(super) fn mounts(
 ) -> Vec<VolumeMount> {
     let mut mounts: Vec<VolumeMount> = Vec::new();
     for mount in objects(object, "volumeMounts", mistakes) {
-        mount.only(MOUNT, &["subPathExpr"], mistakes);
+        mount.only(MOUNT, &[], mistakes);
         let volume = mount.required("name", mistakes);
         if let Some(name) = volume.as_ref().filter(|name| !volumes.contains(*name)) {
             let known: Vec<&str> = volumes.iter().map(String::as_str).collect();
@@ -210,6 +338,10 @@ pub(super) fn mounts(
                 .add(mount.at("mountPropagation"), "Bidirectional needs a privileged container");
         }
         let sub_path = relative(&mount, "subPath", false, mistakes).unwrap_or_default();
+        let sub_path_expr = relative(&mount, "subPathExpr", false, mistakes).unwrap_or_default();
+        if mount.get("subPath").is_some() && mount.get("subPathExpr").is_some() {
+            mistakes.add(mount.path.clone(), "subPath and subPathExpr can't both be there");
+        }
         let path = mount.required("mountPath", mistakes).map(PathBuf::from);
         // Relative to the root, as in Kubernetes.
         let container_path = path.map(|path| Path::new("/").join(path));
@@ -223,7 +355,8 @@ pub(super) fn mounts(
         mounts.push(VolumeMount {
             volume,
             container_path,
-            sub_path,
+            sub_path: sub_path.into(),
+            sub_path_expr,
             readonly,
             recursive_readonly: recursive,
             propagation,
