@@ -247,6 +247,7 @@ fn of_manifest(error: ManifestError) -> Status {
     match error {
         ManifestError::Manifest(errors) => invalid(errors.to_string()),
         ManifestError::NotFound { .. } => Status::not_found(error.to_string()),
+        ManifestError::Belongs { .. } => Status::failed_precondition(error.to_string()),
         ManifestError::Pod { .. } => Status::internal(error.to_string()),
         ManifestError::Store(error) => Status::internal(error.to_string()),
     }

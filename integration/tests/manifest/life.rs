@@ -166,6 +166,48 @@ async fn the_manifests_of_a_directory_run() {
     daemon.nothing_is_left().await;
 }
 
+#[tokio::test]
+async fn a_pod_belongs_to_who_made_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = format!("[manifest]\ndir = \"{}\"\n", dir.path().display());
+    let daemon = Daemon::start_with(&settings).await;
+    let sleeps = |seconds: u32| {
+        pod(&format!(
+            "  terminationGracePeriodSeconds: 0\n  containers: [{{name: app, image: busybox, command: [sleep, '{seconds}']}}]\n"
+        ))
+    };
+    daemon.apply(&sleeps(600)).await.unwrap();
+    let first = phase(&daemon, "Running").await;
+    // Its name in a file: told, and nothing is taken over, whether it says the same or not.
+    let file = dir.path().join("a.yaml");
+    std::fs::write(&file, sleeps(700)).unwrap();
+    let conflict = format!("{}: pod \"pod\" in namespace \"default\" was made by", file.display());
+    daemon.until("the conflict is told", || daemon.log().contains(&conflict)).await;
+    assert_eq!(daemon.pod("pod").await.unwrap().uid, first.uid);
+    // When the other one goes the file's comes.
+    delete(&daemon, "pod").await;
+    let second = until(&daemon, "pod", "the file's pod", |pod| pod.phase == "Running").await;
+    assert_ne!(second.uid, first.uid);
+    for seconds in [600, 700] {
+        let error = daemon.apply(&sleeps(seconds)).await.unwrap_err();
+        assert_eq!(error.code(), tonic::Code::FailedPrecondition);
+        let wanted = format!("belongs to the manifest {}", file.display());
+        assert!(error.message().contains(&wanted), "{error}");
+    }
+    assert_eq!(daemon.pod("pod").await.unwrap().uid, second.uid);
+    assert_eq!(daemon.log().matches(&conflict).count(), 1);
+    // A file that is renamed takes its pod along, as it is.
+    let renamed = dir.path().join("b.yaml");
+    std::fs::rename(&file, &renamed).unwrap();
+    let began = std::time::Instant::now();
+    let wanted = format!("belongs to the manifest {}", renamed.display());
+    while !daemon.apply(&sleeps(600)).await.unwrap_err().message().contains(&wanted) {
+        assert!(began.elapsed() < crate::daemon::PATIENCE, "{}", daemon.log());
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    assert_eq!(daemon.pod("pod").await.unwrap().uid, second.uid);
+}
+
 /// The pod of Kubernetes' documentation: it waits for two services, one after the other.
 #[tokio::test]
 async fn myapp_waits_for_its_services() {

@@ -22,10 +22,11 @@ impl Manifests {
     /// Watches a directory for ever. A directory that isn't there has no manifests.
     pub(super) async fn watch(self, dir: PathBuf) {
         let mut seen: BTreeMap<PathBuf, Stamp> = BTreeMap::new();
+        let mut conflicts: BTreeMap<PathBuf, String> = BTreeMap::new();
         loop {
             let of_dir = dir.clone();
             match tokio::task::spawn_blocking(move || manifests(&of_dir)).await {
-                Ok(Ok(files)) => self.compare(&files, &mut seen).await,
+                Ok(Ok(files)) => self.compare(&files, &mut seen, &mut conflicts).await,
                 Ok(Err(error)) => {
                     tracing::warn!(dir = %dir.display(), %error, "cannot look for manifests");
                 }
@@ -35,25 +36,48 @@ impl Manifests {
         }
     }
 
-    async fn compare(&self, files: &BTreeMap<PathBuf, Stamp>, seen: &mut BTreeMap<PathBuf, Stamp>) {
+    /// `conflicts`: the files that name a pod of somebody else's, with what was told of it.
+    async fn compare(
+        &self,
+        files: &BTreeMap<PathBuf, Stamp>,
+        seen: &mut BTreeMap<PathBuf, Stamp>,
+        conflicts: &mut BTreeMap<PathBuf, String>,
+    ) {
         for (file, stamp) in files {
-            if seen.get(file) != Some(stamp) {
-                self.take(file).await;
+            // A conflict ends when the other one goes: that is no change of this file.
+            let told = conflicts.remove(file);
+            if seen.get(file) == Some(stamp) && told.is_none() {
+                continue;
+            }
+            if let Some(why) = self.take(file, told.as_ref()).await {
+                conflicts.insert(file.clone(), why);
             }
         }
+        conflicts.retain(|file, _| files.contains_key(file));
         let gone: Vec<Key> = self.owned(|file| !files.contains_key(file));
         self.drop_pods(gone).await;
         seen.clone_from(files);
     }
 
-    /// Reads one file and does what it says. One that is broken changes nothing.
-    async fn take(&self, file: &Path) {
+    /// Reads one file and does what it says. One that is broken changes nothing, nor does one
+    /// with a pod of somebody else's: that is given back, and told unless it was (`told_of`).
+    async fn take(&self, file: &Path, told_of: Option<&String>) -> Option<String> {
         let told = file.display();
         let path = file.to_owned();
         let read = tokio::task::spawn_blocking(move || read(&path)).await;
         let applied = match read.map_err(std::io::Error::other).and_then(|read| read) {
             Ok(text) => match self.apply_from(&text, Some(file)).await {
                 Err(super::Error::Manifest(errors)) => Err(errors.of_file(&told.to_string())),
+                Err(error @ super::Error::Belongs { .. }) => {
+                    let why = format!("{told}: {error}");
+                    if told_of != Some(&why) {
+                        tracing::error!("a manifest is left out, it names another's pod: {why}");
+                        if let super::Error::Belongs { key, .. } = &error {
+                            self.tell(key, "ManifestConflict", why.clone());
+                        }
+                    }
+                    return Some(why);
+                }
                 applied => applied.map_err(|error| format!("{told}: {error}")),
             },
             Err(error) => Err(format!("{told}: {error}")),
@@ -72,6 +96,7 @@ impl Manifests {
                 }
             }
         }
+        None
     }
 
     async fn drop_pods(&self, keys: Vec<Key>) {

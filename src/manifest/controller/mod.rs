@@ -43,6 +43,14 @@ pub enum Error {
         /// As asked for.
         name: String,
     },
+    /// It is another's to change: nothing was.
+    #[error("pod \"{}\" in namespace \"{}\" {}", .key.1, .key.0, belongs(.owner.as_deref()))]
+    Belongs {
+        /// Which.
+        key: (String, String),
+        /// The file that it is from; `None`: it was applied.
+        owner: Option<PathBuf>,
+    },
     /// The store's.
     #[error(transparent)]
     Store(#[from] store::Error),
@@ -54,6 +62,19 @@ pub enum Error {
         /// What is in the way.
         why: String,
     },
+}
+
+fn belongs(owner: Option<&Path>) -> String {
+    match owner {
+        Some(file) => {
+            let file = file.display();
+            format!("belongs to the manifest {file}: edit that, or remove it there first")
+        }
+        None => {
+            "was made by `halectl apply`: `halectl delete` it first, or name this one otherwise"
+                .to_owned()
+        }
+    }
 }
 
 /// Where things are.
@@ -185,17 +206,28 @@ impl Manifests {
     ) -> Result<Vec<(Key, Applied)>, Error> {
         let plans = parse(text)?;
         let _turn = self.inner.turn.lock().await;
+        // All of them first, so that one that is another's leaves everything as it was.
+        for key in plans.iter().map(key) {
+            let there = self.record(&key).filter(|record| record.file.as_deref() != file);
+            let Some(PodRecord { file: owner, .. }) = there else { continue };
+            // A file that was renamed takes its pods along.
+            let renamed = match (file, &owner) {
+                (Some(_), Some(old)) => !tokio::fs::try_exists(old).await.unwrap_or(true),
+                _ => false,
+            };
+            if !renamed {
+                return Err(Error::Belongs { key, owner });
+            }
+        }
         let mut applied = Vec::new();
         for plan in plans {
             let key = key(&plan);
             let there = self.record(&key);
             let result = match there {
-                Some(mut record) if !record.deleting && same(&record.plan, &plan) => {
-                    // Whoever named it last has it.
-                    record.file = file.map(Path::to_owned);
-                    self.inner.store.put(&stored_key(&key), &record)?;
-                    if let Some(entry) = self.lock().get_mut(&key) {
-                        entry.record.file = record.file;
+                Some(record) if !record.deleting && same(&record.plan, &plan) => {
+                    if record.file.as_deref() != file {
+                        let file = file.map(Path::to_owned);
+                        self.change(&key, |record| record.file = file)?;
                     }
                     Applied::Unchanged
                 }
