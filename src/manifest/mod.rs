@@ -4,6 +4,7 @@
 //! manifests' pods as they should be, and `volumes`, which makes their files, touch anything.
 
 pub mod controller;
+mod dns;
 mod expand;
 mod parse;
 pub mod plan;
@@ -20,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use crate::container::config::ContainerConfig;
 use crate::health::Policy;
 use crate::health::fields::Mistake;
+use crate::network::Dns;
 use crate::oci::model::Propagation;
 use crate::pod::config::SandboxConfig;
 
@@ -41,6 +43,8 @@ pub struct PodPlan {
     pub grace: Duration,
     /// activeDeadlineSeconds.
     pub deadline: Option<Duration>,
+    /// What is added to the node's resolv.conf.
+    pub added_dns: Option<Dns>,
     /// In the manifest's order.
     pub volumes: Vec<Volume>,
     /// The group that owns its volumes.

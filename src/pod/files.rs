@@ -72,7 +72,7 @@ pub(super) fn resolv_conf(dns: &Dns) -> Result<String, BadDns> {
 }
 
 /// The host's, as a pod can use it. A host without one has pods without one.
-pub(super) fn host_resolv_conf() -> io::Result<String> {
+pub fn host_resolv_conf() -> io::Result<String> {
     let text = read("/etc/resolv.conf")?;
     if only_stub(&text) {
         let behind = read(RESOLVED)?;

@@ -31,6 +31,7 @@ use crate::oci::Runtime;
 use crate::store::Store;
 use crate::{container, health, monitor, network, store};
 
+pub use files::host_resolv_conf;
 pub use registry::Pods;
 
 /// What every pod works with.

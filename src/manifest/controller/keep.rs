@@ -15,9 +15,10 @@ use crate::container::state::{State, nanos};
 use crate::health::{Kind, is_kill};
 use crate::image;
 use crate::manifest::plan::{self, Action, Ending, Observed, Sandbox, Seen, Stage, Wish};
-use crate::manifest::{Planned, PodPlan, PullPolicy, volumes};
+use crate::manifest::{Planned, PodPlan, PullPolicy, dns, volumes};
 use crate::oci::model::Profile;
 use crate::pod::events::Event;
+use crate::pod::host_resolv_conf;
 use crate::pod::record::{Origin, Phase};
 use crate::pod::view::{ContainerView, PodView};
 
@@ -191,6 +192,15 @@ impl Manifests {
         }
         let mut sandbox = record.plan.sandbox.clone();
         sandbox.attempt = record.next_attempt;
+        if let Some(own) = record.plan.added_dns.clone() {
+            let merged = blocking(move || {
+                let node = host_resolv_conf().map_err(|error| {
+                    format!("cannot read the node's resolv.conf for dnsConfig: {error}")
+                })?;
+                Ok(dns::merge(&node, &own))
+            });
+            sandbox.dns = Some(merged.await?);
+        }
         let now = nanos(SystemTime::now());
         self.change(key, |record| {
             record.next_attempt += 1;

@@ -14,6 +14,7 @@ use super::{label, objects, one_of, subdomain, volumes};
 use crate::health::fields::{Mistakes, Object};
 use crate::health::{Heal, Policy};
 use crate::manifest::PodPlan;
+use crate::manifest::dns::{MAX_SEARCH_CHARS, MAX_SEARCHES, MAX_SERVERS};
 use crate::network::{Dns, PortMapping};
 use crate::oci::model::{PidMode, Sharing};
 use crate::pod::config::{HostAlias, SandboxConfig};
@@ -112,7 +113,9 @@ pub(super) fn pod(
     let spec = object.object("spec", mistakes)?;
     spec.only(SPEC, SPEC_LATER, mistakes);
     let security = PodSecurity::read(&spec, mistakes);
+    let (own_dns, added_dns) = dns(&spec, mistakes);
     let mut sandbox = sandbox(&spec, &name, &namespace, mistakes);
+    sandbox.dns = own_dns;
     sandbox.sysctls.clone_from(&security.sysctls);
     let names: BTreeSet<String> = volume_names(&spec);
     let amounts = all_amounts(&spec);
@@ -141,6 +144,7 @@ pub(super) fn pod(
         health: Policy { heal: Heal::Restart, restart, ..Policy::default() },
         grace: grace.unwrap_or(Duration::from_secs(DEFAULT_GRACE)),
         deadline: seconds("activeDeadlineSeconds", 1, mistakes),
+        added_dns,
         volumes: volumes::volumes(&spec, &scope, mistakes),
         fs_group: security.fs_group,
         qos: String::new(),
@@ -218,7 +222,6 @@ fn sandbox(
         },
         name: name.to_owned(),
         namespace: namespace.to_owned(),
-        dns: dns(spec, mistakes),
         host_aliases: host_aliases(spec, mistakes),
         network: sharing(host_network),
         ipc: sharing(host_ipc),
@@ -231,15 +234,16 @@ fn sandbox(
     }
 }
 
-/// `None`: the node's resolv.conf, which is also what ClusterFirst means without a cluster.
-fn dns(spec: &Object<'_>, mistakes: &mut Mistakes) -> Option<Dns> {
+/// A pod's own settings, or what is added to the node's. Neither: the node's resolv.conf as
+/// it is, which is also what ClusterFirst means without a cluster.
+fn dns(spec: &Object<'_>, mistakes: &mut Mistakes) -> (Option<Dns>, Option<Dns>) {
     let policies = ["ClusterFirst", "ClusterFirstWithHostNet", "Default", "None"];
     let policy = one_of(spec, "dnsPolicy", &policies, mistakes);
     let Some(object) = spec.object("dnsConfig", mistakes) else {
         if policy == Some("None") {
             mistakes.add(spec.at("dnsPolicy"), "None needs a dnsConfig with nameservers");
         }
-        return None;
+        return (None, None);
     };
     object.only(&["nameservers", "searches", "options"], &[], mistakes);
     let servers = object.strings("nameservers", mistakes);
@@ -260,15 +264,24 @@ fn dns(spec: &Object<'_>, mistakes: &mut Mistakes) -> Option<Dns> {
         }));
     }
     let dns = Dns { servers, searches: object.strings("searches", mistakes), options };
+    for (field, values, most) in
+        [("nameservers", &dns.servers, MAX_SERVERS), ("searches", &dns.searches, MAX_SEARCHES)]
+    {
+        if values.len() > most {
+            mistakes.add(object.at(field), format!("has {}: {most} are allowed", values.len()));
+        }
+    }
+    if dns.searches.join(" ").chars().count() > MAX_SEARCH_CHARS {
+        let what = format!("is too long: {MAX_SEARCH_CHARS} characters in all are allowed");
+        mistakes.add(object.at("searches"), what);
+    }
     if policy != Some("None") {
-        // What would be merged with the node's is not known to whoever reads this manifest.
-        let what =
-            "is only for dnsPolicy: None; with any other the node's resolv.conf is used as it is";
-        mistakes.add(object.path.clone(), what);
-    } else if dns.servers.is_empty() {
+        return (None, Some(dns));
+    }
+    if dns.servers.is_empty() {
         mistakes.add(object.at("nameservers"), "is empty: dnsPolicy None needs at least one");
     }
-    Some(dns)
+    (Some(dns), None)
 }
 
 fn host_aliases(spec: &Object<'_>, mistakes: &mut Mistakes) -> Vec<HostAlias> {

@@ -99,6 +99,10 @@ fn every_mistake_is_named_by_its_path() {
             "spec: field \"nodeSelector\" is not supported yet",
         ),
         (
+            "{containers: [{name: a, image: x}], dnsConfig: {nameservers: [1.1.1.1, 1.1.1.2, 1.1.1.3, 1.1.1.4]}}",
+            "spec.dnsConfig.nameservers: has 4: 3 are allowed",
+        ),
+        (
             "{containers: [{name: a, image: x}], restartpolicy: Never}",
             "did you mean \"restartPolicy\"?",
         ),
