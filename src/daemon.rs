@@ -22,6 +22,8 @@ use crate::oci::Runtime;
 use crate::pod::{Services, events, orchestrator, recovery};
 use crate::store::{RootLock, Store};
 use crate::{image, network, oci, pod, stream};
+use crate::sys::idmap;
+use crate::sys::userns::{IdMaps, Range};
 
 /// Threads that drive pods and answer calls; what blocks runs on others.
 const WORKERS: usize = 2;
@@ -63,6 +65,8 @@ async fn serve(config: Config) -> Result<(), String> {
     for dir in [&config.root, &config.state] {
         make_private(dir).map_err(|error| format!("cannot make {}: {error}", dir.display()))?;
     }
+    let_through(&config.root)
+        .map_err(|error| format!("cannot set modes below {}: {error}", config.root.display()))?;
     let mut locks = vec![RootLock::take(&config.root).map_err(|error| text(&error))?];
     if config.state != config.root {
         // Another root directory with this state would take its pods for strays.
@@ -112,10 +116,12 @@ async fn serve(config: Config) -> Result<(), String> {
             recursive_readonly.insert(name.clone());
         }
     }
+    let user_namespaces = can_map_users(&config.root, &pods.services().pause).await;
     let about = About {
         config: format!("{config:?}"),
         seccomp_dir: config.runtime.seccomp_dir.clone(),
         recursive_readonly,
+        user_namespaces,
     };
     let count = pods.views().len();
     let face = Face::new(pods, images, manifests, streams.clone(), about);
@@ -236,6 +242,33 @@ fn helper(config: &Config, name: &str) -> Result<PathBuf, String> {
 fn make_private(dir: &Path) -> std::io::Result<()> {
     use std::os::unix::fs::DirBuilderExt as _;
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)
+}
+
+/// Roots of user namespaces pass through the root directory to their root file systems, and
+/// see nothing else of it.
+fn let_through(root: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::PermissionsExt as _;
+    for private in ["logs", "volumes"].map(|name| root.join(name)) {
+        make_private(&private)?;
+        std::fs::set_permissions(&private, std::fs::Permissions::from_mode(0o700))?;
+    }
+    let mode = std::fs::metadata(root)?.permissions().mode() | 0o011;
+    std::fs::set_permissions(root, std::fs::Permissions::from_mode(mode))
+}
+
+/// Whether pods can have user namespaces on this machine; why not is logged.
+async fn can_map_users(root: &Path, pause: &Path) -> bool {
+    let (root, pause) = (root.join("images"), pause.to_owned());
+    let range = Range { inside: 0, outside: 1 << 16, count: 1 << 16 };
+    let maps = IdMaps { uids: vec![range], gids: vec![range] };
+    let tried = tokio::task::spawn_blocking(move || idmap::check(&root, &pause, &maps)).await;
+    match tried.map_err(std::io::Error::other).flatten() {
+        Ok(()) => true,
+        Err(error) => {
+            tracing::info!(%error, "pods can't have user namespaces of their own on this machine");
+            false
+        }
+    }
 }
 
 /// Tells systemd, where it listens.

@@ -16,6 +16,7 @@ mod monitor;
 mod network;
 mod oci;
 mod protocol;
+mod security;
 mod stats;
 mod store;
 mod stream;

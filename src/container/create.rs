@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
+use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -12,9 +13,11 @@ use tokio::time::{Instant, timeout_at};
 use super::config::ContainerConfig;
 use super::record::RunsAs;
 use super::{Error, Place};
-use crate::image::{Image, Images};
+use crate::image::{Image, Images, Owners};
 use crate::oci;
 use crate::oci::model::{PidMode, Sharing};
+use crate::sys::idmap;
+use crate::sys::userns::IdMaps;
 
 /// How long the file systems that mounts' sources are on may take to answer.
 const SOURCES_LIMIT: Duration = Duration::from_mins(1);
@@ -34,6 +37,8 @@ pub struct Surroundings {
     pub host_pid: bool,
     /// Path of the PID namespace to join for `PidMode::Target`.
     pub target_pid_namespace: Option<PathBuf>,
+    /// The ids of the sandbox's user namespace, if it has one.
+    pub userns: Option<IdMaps>,
 }
 
 /// Prepares a container, and says who its process will run as. What a failure leaves is removed by [`super::remove::files`].
@@ -44,10 +49,23 @@ pub async fn create(
     config: &ContainerConfig,
     around: &Surroundings,
 ) -> Result<RunsAs, Error> {
-    let rootfs = images.prepare_rootfs(&place.id, image).await?;
-    let (place, config, around) = (place.clone(), config.clone(), around.clone());
+    let mut volumes = Vec::new();
+    for volume in config.mounts.iter().filter_map(|mount| mount.image.as_ref()) {
+        volumes.push(images.find(&volume.id)?);
+    }
+    let root = around.userns.as_ref().and_then(IdMaps::root);
+    let owners = root.map(|root| Owners { users: around.dir.join("pins/user"), root });
+    let prepared = images.prepare(&place.id, image, volumes, owners).await?;
+    let (place, mut config, around) = (place.clone(), config.clone(), around.clone());
     let defaults = image.defaults.clone();
     let deadline = Instant::now() + SOURCES_LIMIT;
+    let with_images = config.mounts.iter_mut().filter(|mount| mount.image.is_some());
+    for (mount, mounted) in with_images.zip(&prepared.volumes) {
+        if let Some(volume) = &mount.image {
+            mount.host_path = sub_path(mounted, &volume.sub_path, &volume.name)?;
+            mount.readonly = true;
+        }
+    }
     for mount in &config.mounts {
         let source = mount.host_path.clone();
         let name = source.display().to_string();
@@ -56,8 +74,11 @@ pub async fn create(
     let sources = config.mounts.iter().map(|mount| mount.host_path.display().to_string());
     let names = sources.collect::<Vec<_>>().join(", ");
     in_time(deadline, &names, move || {
+        fs::create_dir_all(&place.bundle)
+            .map_err(Error::io("cannot make bundle", &place.bundle))?;
+        map_owners(&mut config, &place.bundle, &around)?;
         let spec = oci::build(&oci::Input {
-            rootfs: &rootfs,
+            rootfs: &prepared.rootfs,
             image: oci::ImageDefaults {
                 entrypoint: &defaults.entrypoint,
                 cmd: &defaults.cmd,
@@ -80,8 +101,6 @@ pub async fn create(
             cgroup_path: &place.cgroup,
             annotations: &config.annotations,
         })?;
-        fs::create_dir_all(&place.bundle)
-            .map_err(Error::io("cannot make bundle", &place.bundle))?;
         let path = place.bundle.join("config.json");
         write(&path, &spec).map_err(Error::io("cannot write", &path))?;
         let user = spec.process().as_ref().map(|process| process.user().clone());
@@ -133,12 +152,64 @@ fn ensure_source(path: &Path) -> Result<(), Error> {
         .map_err(Error::io("mount source does not exist and cannot be made:", path))
 }
 
+/// What of a mounted image a volume is: links in it never lead out of it.
+fn sub_path(mounted: &Path, sub_path: &Path, image: &str) -> Result<PathBuf, Error> {
+    if sub_path.as_os_str().is_empty() {
+        return Ok(mounted.to_owned());
+    }
+    let found = pathrs::Root::open(mounted).and_then(|root| root.resolve(sub_path));
+    let found = found.map_err(|error| {
+        let sub_path = sub_path.display();
+        Error::Invalid(format!("image_sub_path {sub_path} of image volume {image}: {error}"))
+    })?;
+    fs::read_link(format!("/proc/self/fd/{}", found.as_fd().as_raw_fd()))
+        .map_err(Error::io("cannot resolve what is below", mounted))
+}
+
+/// Mounts the sources that are to have the pod's owners into the bundle, and puts these in
+/// their place: so every OCI runtime can use them.
+fn map_owners(
+    config: &mut ContainerConfig,
+    bundle: &Path,
+    around: &Surroundings,
+) -> Result<(), Error> {
+    for (at, mount) in config.mounts.iter_mut().enumerate() {
+        if mount.id_maps.is_none() || mount.image.is_some() {
+            continue;
+        }
+        if mount.id_maps != around.userns {
+            let path = mount.container_path.display();
+            return Err(Error::Invalid(format!(
+                "the id mappings of the mount at {path} are not those of the pod's user namespace"
+            )));
+        }
+        let source = &mount.host_path;
+        let doing = "cannot mount, with the owners of the pod's user namespace (is its file system one that can: ext4, xfs, btrfs, tmpfs?)";
+        let target = bundle.join("mounts").join(at.to_string());
+        let made = if fs::metadata(source).map_err(Error::io(doing, source))?.is_dir() {
+            fs::create_dir_all(&target)
+        } else {
+            fs::create_dir_all(bundle.join("mounts")).and_then(|()| File::create(&target).map(drop))
+        };
+        made.map_err(Error::io("cannot make mount point", &target))?;
+        File::open(around.dir.join("pins/user"))
+            .and_then(|users| idmap::bind(source, &target, &users, true))
+            .map_err(Error::io(doing, source))?;
+        mount.host_path = target;
+    }
+    Ok(())
+}
+
 fn namespaces(pid: &PidMode, around: &Surroundings) -> oci::Namespaces {
     let pin = |sharing: Sharing, name: &str| match sharing {
         Sharing::Pod => Some(around.dir.join("pins").join(name)),
         Sharing::Node => None,
     };
     oci::Namespaces {
+        user: around
+            .userns
+            .clone()
+            .map(|maps| oci::UserNamespace { path: around.dir.join("pins/user"), maps }),
         network: pin(around.network, "net"),
         ipc: pin(around.ipc, "ipc"),
         uts: pin(around.network, "uts"),

@@ -9,14 +9,17 @@ use crate::monitor::client::{Error as MonitorError, Monitor};
 use crate::monitor::wire::StartSpec;
 use crate::oci::Runtime;
 use crate::sys::cgroup;
+use crate::sys::userns::IdMaps;
 
-/// Runs a created container. `log`: its log file; empty for none.
+/// Runs a created container. `log`: its log file; empty for none. `around`: the ids of its
+/// pod's user namespace.
 pub async fn start(
     monitor: &Monitor,
     runtime: &Runtime,
     place: &Place,
     config: &ContainerConfig,
     log: PathBuf,
+    around: Option<&IdMaps>,
 ) -> Result<Init, Error> {
     let spec = StartSpec {
         container: place.id.to_string(),
@@ -27,6 +30,7 @@ pub async fn start(
         tty: config.tty,
         stdin: config.stdin,
         stdin_once: config.stdin_once,
+        stdio_owner: around.and_then(IdMaps::root),
         oom_events: cgroup::oom_events(&place.cgroup),
         // config.json has it: the runtime sets it before the command runs.
         oom_score_adj: None,

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tonic::Status;
 
 use super::pod_sandbox::{gone_is_fine, selected};
-use super::status::{invalid, of_pod};
+use super::status::{invalid, of_image, of_pod};
 use super::{Face, container_config};
 use crate::container::state::State;
 use crate::container::stop::signal_number;
@@ -16,6 +16,7 @@ use crate::health::{Health, Report};
 use crate::oci::model::{Propagation, Resources};
 use crate::pod::view::{ContainerView, PodView};
 use crate::proto::cri;
+use crate::sys::userns::{IdMaps, Range};
 
 impl Face {
     pub(super) async fn create_container(
@@ -31,6 +32,11 @@ impl Face {
         }
         if config.user_image.is_empty() {
             config.user_image.clone_from(&config.image);
+        }
+        for volume in config.mounts.iter_mut().filter_map(|mount| mount.image.as_mut()) {
+            let image = self.images.find(&volume.name).map_err(of_image)?;
+            volume.id.clone_from(&image.id);
+            volume.reference = image.digests.first().unwrap_or(&image.id).clone();
         }
         let id = self.pods.create(&pod.id, config).await.map_err(of_pod)?;
         Ok(cri::CreateContainerResponse { container_id: id.into() })
@@ -236,8 +242,30 @@ fn mount(mount: &crate::oci::model::Mount) -> cri::Mount {
             Propagation::Bidirectional => cri::MountPropagation::PropagationBidirectional,
         }
         .into(),
-        ..Default::default()
+        uid_mappings: id_mappings(mount, |maps| &maps.uids),
+        gid_mappings: id_mappings(mount, |maps| &maps.gids),
+        image: mount.image.as_ref().map(|image| cri::ImageSpec {
+            image: image.name.clone(),
+            image_ref: image.reference.clone(),
+            ..Default::default()
+        }),
+        image_sub_path: mount
+            .image
+            .as_ref()
+            .map_or_else(String::new, |image| image.sub_path.to_string_lossy().into_owned()),
     }
+}
+
+fn id_mappings(
+    mount: &crate::oci::model::Mount,
+    kind: fn(&IdMaps) -> &Vec<Range>,
+) -> Vec<cri::IdMapping> {
+    let mapping = |range: &Range| cri::IdMapping {
+        container_id: range.inside,
+        host_id: range.outside,
+        length: range.count,
+    };
+    mount.id_maps.iter().flat_map(kind).map(mapping).collect()
 }
 
 fn resources(resources: &Resources) -> cri::LinuxContainerResources {

@@ -4,12 +4,12 @@ use std::path::{Component, Path, PathBuf};
 
 use tonic::Status;
 
-use super::sandbox_config::refuse_user_namespace;
+use super::sandbox_config::{id_maps, user_namespace};
 use super::status::invalid;
 use crate::container::config::ContainerConfig;
 use crate::oci::model::{
-    CapabilityRequest, Device, EnvVar, Mount, PidMode, Profile, Propagation, Resources, Security,
-    UserRequest,
+    CapabilityRequest, Device, EnvVar, ImageVolume, Mount, PidMode, Profile, Propagation,
+    Resources, Security, UserRequest,
 };
 use crate::proto::cri;
 
@@ -33,7 +33,7 @@ pub(super) fn parse(
     let linux = config.linux.unwrap_or_default();
     let security = linux.security_context.unwrap_or_default();
     let namespaces = security.namespace_options.clone().unwrap_or_default();
-    refuse_user_namespace(&namespaces)?;
+    user_namespace(&namespaces)?;
     Ok(ContainerConfig {
         name: metadata.name,
         attempt: metadata.attempt,
@@ -98,15 +98,37 @@ fn stop_signal(number: i32) -> Result<Option<String>, Status> {
 
 fn parse_mount(at: usize, mount: cri::Mount) -> Result<Mount, Status> {
     let bad = |what: String| invalid(format!("config.mounts[{at}]: {what}"));
-    if mount.image.as_ref().is_some_and(|image| !image.image.is_empty()) {
-        return Err(bad("image volumes are not supported yet".to_owned()));
+    let image = mount.image.as_ref().filter(|image| !image.image.is_empty());
+    let image = image.map(|image| ImageVolume {
+        name: image.image.clone(),
+        sub_path: PathBuf::from(&mount.image_sub_path),
+        ..ImageVolume::default()
+    });
+    match &image {
+        Some(image) => {
+            if !mount.host_path.is_empty() {
+                return Err(bad("either host_path or image is to be given, not both".to_owned()));
+            }
+            let inside = |part| matches!(part, Component::Normal(_) | Component::CurDir);
+            if !image.sub_path.components().all(inside) {
+                let path = image.sub_path.display();
+                return Err(bad(format!("image_sub_path {path} must be relative, without ..")));
+            }
+        }
+        None if !mount.image_sub_path.is_empty() => {
+            return Err(bad("image_sub_path needs an image".to_owned()));
+        }
+        None => {}
     }
-    if !mount.uid_mappings.is_empty() || !mount.gid_mappings.is_empty() {
-        return Err(bad("id-mapped mounts are not supported yet".to_owned()));
-    }
+    let id_maps = if mount.uid_mappings.is_empty() && mount.gid_mappings.is_empty() {
+        None
+    } else {
+        Some(id_maps(&mount.uid_mappings, &mount.gid_mappings).map_err(bad)?)
+    };
     for (path, name) in [(&mount.container_path, "container_path"), (&mount.host_path, "host_path")]
     {
-        if !path.starts_with('/') {
+        let of_image = name == "host_path" && image.is_some();
+        if !path.starts_with('/') && !of_image {
             return Err(bad(format!("{name} \"{path}\" must be an absolute path")));
         }
     }
@@ -126,6 +148,8 @@ fn parse_mount(at: usize, mount: cri::Mount) -> Result<Mount, Status> {
         recursive_readonly: mount.recursive_read_only,
         selinux_relabel: mount.selinux_relabel,
         propagation,
+        id_maps,
+        image,
     })
 }
 

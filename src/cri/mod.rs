@@ -50,6 +50,9 @@ pub struct About {
     pub seccomp_dir: std::path::PathBuf,
     /// The handlers whose runtime can make mounts recursively read-only.
     pub recursive_readonly: BTreeSet<String>,
+    /// Pods may have user namespaces: the kernel gives them, and images can be mounted with
+    /// their owners. Every OCI runtime can join one.
+    pub user_namespaces: bool,
 }
 
 impl Face {

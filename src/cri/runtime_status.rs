@@ -65,7 +65,7 @@ impl Face {
                 recursive_read_only_mounts: self.about.recursive_readonly.contains(
                     if name.is_empty() { services.default_handler.as_str() } else { name },
                 ),
-                ..Default::default()
+                user_namespaces: self.about.user_namespaces,
             }),
         });
         let mut info = HashMap::new();

@@ -12,6 +12,7 @@ use crate::oci::model::{PidMode, Sharing};
 use crate::pod::config::SandboxConfig;
 use crate::proto::cri;
 use crate::sys::cgroup;
+use crate::sys::userns::{IdMaps, Range};
 
 /// The longest hostname Linux takes, in bytes (sethostname(2)).
 const MAX_HOSTNAME: usize = 64;
@@ -38,7 +39,7 @@ pub(super) fn parse(
     let linux = config.linux.unwrap_or_default();
     let security = linux.security_context.unwrap_or_default();
     let namespaces = security.namespace_options.unwrap_or_default();
-    refuse_user_namespace(&namespaces)?;
+    let userns = user_namespace(&namespaces)?;
     Ok(SandboxConfig {
         name: metadata.name,
         namespace: metadata.namespace,
@@ -67,6 +68,7 @@ pub(super) fn parse(
                 return Err(invalid("a sandbox's PID namespace can't be another container's"));
             }
         },
+        userns,
         privileged: security.privileged,
         resources: linux.resources.map(resources).transpose()?,
         runtime_handler,
@@ -85,14 +87,42 @@ fn sharing(mode: cri::NamespaceMode, which: &str) -> Result<Sharing, Status> {
     }
 }
 
-/// Refused by name, until they are built.
-pub(super) fn refuse_user_namespace(namespaces: &cri::NamespaceOption) -> Result<(), Status> {
-    match &namespaces.userns_options {
-        Some(user) if user.mode() == cri::NamespaceMode::Pod => {
-            Err(invalid("namespace_options.userns_options: user namespaces are not supported yet"))
+/// The ids of the pod's user namespace; `None`: the host's.
+pub(super) fn user_namespace(namespaces: &cri::NamespaceOption) -> Result<Option<IdMaps>, Status> {
+    let Some(user) = &namespaces.userns_options else { return Ok(None) };
+    let bad = |why: &str| invalid(format!("namespace_options.userns_options: {why}"));
+    match user.mode() {
+        cri::NamespaceMode::Node if user.uids.is_empty() && user.gids.is_empty() => {
+            return Ok(None);
         }
-        _ => Ok(()),
+        cri::NamespaceMode::Node => return Err(bad("mode NODE takes no mappings")),
+        cri::NamespaceMode::Pod => {}
+        mode => {
+            return Err(bad(&format!("mode is {}: POD and NODE are allowed", mode.as_str_name())));
+        }
     }
+    let all =
+        [("network", namespaces.network()), ("pid", namespaces.pid()), ("ipc", namespaces.ipc())];
+    if let Some((name, _)) = all.iter().find(|(_, mode)| *mode == cri::NamespaceMode::Node) {
+        // Files such as /sys and /dev/mqueue can't be mounted for namespaces of another owner.
+        return Err(bad(&format!("can't be a pod's own together with the host's {name}")));
+    }
+    id_maps(&user.uids, &user.gids).map(Some).map_err(|why| bad(&why))
+}
+
+/// Both maps, checked.
+pub(super) fn id_maps(uids: &[cri::IdMapping], gids: &[cri::IdMapping]) -> Result<IdMaps, String> {
+    let ranges = |mappings: &[cri::IdMapping]| {
+        let range = |mapping: &cri::IdMapping| Range {
+            inside: mapping.container_id,
+            outside: mapping.host_id,
+            count: mapping.length,
+        };
+        mappings.iter().map(range).collect()
+    };
+    let maps = IdMaps { uids: ranges(uids), gids: ranges(gids) };
+    maps.check()?;
+    Ok(maps)
 }
 
 fn cgroup_parent(parent: String) -> Result<String, Status> {

@@ -55,6 +55,25 @@ pub(super) struct RootfsRecord {
     /// The image's id.
     pub(super) image: String,
     pub(super) chain: Vec<Digest>,
+    /// The images mounted beside it, as volumes.
+    #[serde(default)]
+    pub(super) volumes: Vec<VolumeRecord>,
+}
+
+/// An image that a container has as a volume.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct VolumeRecord {
+    /// The image's id.
+    pub(super) image: String,
+    pub(super) chain: Vec<Digest>,
+}
+
+impl RootfsRecord {
+    /// Each image that it stands on, with its layers.
+    fn parts(&self) -> impl Iterator<Item = (&str, &[Digest])> {
+        let volumes = self.volumes.iter().map(|volume| (&*volume.image, &*volume.chain));
+        std::iter::once((&*self.image, &*self.chain)).chain(volumes)
+    }
 }
 
 impl Record for RootfsRecord {
@@ -269,7 +288,8 @@ impl Catalog {
 
     /// Removed images go with the last root file system that stands on them.
     fn drop_unused(&self, state: &mut State) -> Result<(), Error> {
-        let used: BTreeSet<&str> = state.rootfs.values().map(|rootfs| &*rootfs.image).collect();
+        let parts = state.rootfs.values().flat_map(RootfsRecord::parts);
+        let used: BTreeSet<&str> = parts.map(|(image, _)| image).collect();
         let unused: Vec<Digest> = state
             .images
             .iter()
@@ -293,16 +313,17 @@ impl Catalog {
     ) -> Result<bool, String> {
         let mut state = self.lock();
         if let Some(known) = state.rootfs.get(container) {
-            if known.chain == record.chain {
+            if known.chain == record.chain && known.volumes == record.volumes {
                 return Ok(false);
             }
             return Err(format!("it is there already, from image {}", known.image));
         }
-        if let Some(missing) = record.chain.iter().find(|id| !layers.has(id)) {
-            return Err(format!(
-                "layer {missing} of image {} is not on this node: pull the image again",
-                record.image
-            ));
+        for (image, chain) in record.parts() {
+            if let Some(missing) = chain.iter().find(|id| !layers.has(id)) {
+                return Err(format!(
+                    "layer {missing} of image {image} is not on this node: pull the image again"
+                ));
+            }
         }
         self.store.put(container, &record).map_err(|error| error.to_string())?;
         state.rootfs.insert(container.to_owned(), record);
@@ -363,8 +384,8 @@ impl State {
             let blobs = image.blobs.iter().cloned().map(Thing::Blob);
             blobs.chain(image.chain.iter().cloned().map(Thing::Layer))
         });
-        let rootfs =
-            self.rootfs.values().flat_map(|rootfs| rootfs.chain.iter().cloned().map(Thing::Layer));
+        let parts = self.rootfs.values().flat_map(RootfsRecord::parts);
+        let rootfs = parts.flat_map(|(_, chain)| chain.iter().cloned().map(Thing::Layer));
         images.chain(rootfs).collect()
     }
 }

@@ -11,8 +11,8 @@ use super::content::Content;
 use super::layer::Layers;
 use super::pull::{Flights, Turns, blocking};
 use super::reference::Reference;
-use super::rootfs::RootFileSystems;
-use super::{Auth, Error, Image, Settings, Usage, import};
+use super::rootfs::{RootFileSystems, Wanted};
+use super::{Auth, Error, Image, Owners, Prepared, Settings, Usage, import};
 use crate::id::ContainerId;
 use crate::store::Store;
 use crate::sys::tree;
@@ -42,9 +42,13 @@ impl Images {
     pub fn open(settings: Settings, store: Store) -> Result<Self, Error> {
         let root = &settings.root;
         std::fs::create_dir_all(root).map_err(Error::disk("make the directory", root))?;
-        // Layers hold other people's setuid programs: nobody but root walks in here.
-        let private = std::os::unix::fs::PermissionsExt::from_mode(0o700);
-        std::fs::set_permissions(root, private).map_err(Error::disk("set the mode of", root))?;
+        let mode = |path: &Path, mode| {
+            let permissions = std::os::unix::fs::PermissionsExt::from_mode(mode);
+            std::fs::set_permissions(path, permissions)
+                .map_err(Error::disk("set the mode of", path))
+        };
+        // Roots of user namespaces pass through to the root file systems that are theirs.
+        mode(root, 0o711)?;
         let inner = Inner {
             content: Content::open(root)?,
             layers: Layers::open(root)?,
@@ -54,6 +58,13 @@ impl Images {
             turns: Turns::default(),
             settings,
         };
+        let entries = std::fs::read_dir(&inner.settings.root);
+        for entry in entries.map_err(Error::disk("list", &inner.settings.root))?.flatten() {
+            // Layers hold other people's setuid programs: nobody but root walks in there.
+            if entry.path() != inner.rootfs.dir() {
+                mode(&entry.path(), 0o700)?;
+            }
+        }
         if let Err(error) = inner.catalog.collect(&inner.content, &inner.layers) {
             tracing::warn!(%error, "content that nothing needs stays on disk");
         }
@@ -170,9 +181,23 @@ impl Images {
         container: &ContainerId,
         image: &Image,
     ) -> Result<PathBuf, Error> {
+        Ok(self.prepare(container, image, Vec::new(), None).await?.rootfs)
+    }
+
+    /// The same with images as volumes beside it, and with the owners that files have in a
+    /// user namespace. All stays until [`Images::release_rootfs`].
+    pub async fn prepare(
+        &self,
+        container: &ContainerId,
+        image: &Image,
+        volumes: Vec<Arc<Image>>,
+        owners: Option<Owners>,
+    ) -> Result<Prepared, Error> {
         let (inner, container, image) = (Arc::clone(&self.inner), container.clone(), image.clone());
         blocking("making a root file system", move || {
-            inner.rootfs.prepare(&inner.catalog, &inner.content, &inner.layers, &container, &image)
+            let Inner { catalog, content, layers, .. } = &*inner;
+            let wanted = Wanted { image: &image, volumes: &volumes, owners: owners.as_ref() };
+            inner.rootfs.prepare(catalog, content, layers, &container, &wanted)
         })
         .await
     }

@@ -71,6 +71,24 @@ pub struct Image {
     pub defaults: Defaults,
 }
 
+/// Whose files are in a user namespace.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Owners {
+    /// Path of the namespace.
+    pub users: PathBuf,
+    /// Its root as the host sees it: user and group.
+    pub root: (u32, u32),
+}
+
+/// What a container runs on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Prepared {
+    /// The root file system.
+    pub rootfs: PathBuf,
+    /// The images asked for as volumes, in that order, each mounted read-only.
+    pub volumes: Vec<PathBuf>,
+}
+
 /// Credentials of a pull, from the CRI's AuthConfig.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Auth {

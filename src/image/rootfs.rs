@@ -1,21 +1,41 @@
-//! Containers' root file systems: `rootfs/<container id>/{upper,work,merged}`.
+//! Containers' root file systems: `rootfs/<container id>/{upper,work,merged}`, and beside them
+//! in `volumes/N` the images that they have as volumes.
+//!
+//! In a user namespace layers are laid through mounts with its owners (`lower/N`), which are
+//! gone once the overlay holds them: shared layers serve every pod, whichever ids it has.
 //!
 //! The record is written before anything is made and deleted after all is gone, so that a
 //! restart finds whatever was left half-way.
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use super::catalog::{Catalog, RootfsRecord};
+use super::catalog::{Catalog, RootfsRecord, VolumeRecord};
 use super::content::{Content, Scratch};
 use super::digest::Digest;
 use super::layer::{Layers, copy_root};
-use super::{Error, Image};
+use super::{Error, Image, Owners, Prepared};
 use crate::id::ContainerId;
-use crate::sys::overlay::Overlay;
+use crate::sys::overlay::{Changes, Overlay};
+use crate::sys::{idmap, mount};
 
+/// Where images that a container has as volumes are mounted, by number.
+const VOLUMES: &str = "volumes";
+/// Where layers are mounted with other owners while an overlay is made of them.
+const LOWER: &str = "lower";
 /// Mounts stacked on one directory that are taken away.
 const MAX_STACKED: usize = 16;
+
+/// What a container is to run on.
+#[derive(Debug)]
+pub(super) struct Wanted<'a> {
+    pub(super) image: &'a Image,
+    /// Mounted beside it.
+    pub(super) volumes: &'a [Arc<Image>],
+    /// Whose the files are; `None`: as on disk.
+    pub(super) owners: Option<&'a Owners>,
+}
 
 /// The directories of root file systems.
 #[derive(Debug)]
@@ -27,6 +47,8 @@ impl RootFileSystems {
     pub(super) fn open(root: &Path) -> Result<Self, Error> {
         let dir = root.join("rootfs");
         std::fs::create_dir_all(&dir).map_err(Error::disk("make the directory", &dir))?;
+        // Each one below lets in its own root alone.
+        set_mode(&dir, 0o711).map_err(Error::disk("set the mode of", &dir))?;
         Ok(Self { dir })
     }
 
@@ -48,20 +70,22 @@ impl RootFileSystems {
         content: &Content,
         layers: &Layers,
         container: &ContainerId,
-        image: &Image,
-    ) -> Result<PathBuf, Error> {
+        wanted: &Wanted<'_>,
+    ) -> Result<Prepared, Error> {
+        let Wanted { image, volumes, owners } = *wanted;
         let fault = |cause: String| Error::Rootfs { container: container.to_string(), cause };
-        let chain = image
-            .chain
+        let volumes = volumes
             .iter()
-            .map(|id| Digest::parse(id))
-            .collect::<Result<Vec<_>, _>>()
+            .map(|volume| Ok(VolumeRecord { image: volume.id.clone(), chain: chain(volume)? }))
+            .collect::<Result<_, _>>()
             .map_err(fault)?;
-        let record = RootfsRecord { image: image.id.clone(), chain: chain.clone() };
-        let is_new = catalog.add_rootfs(container.as_str(), record, layers).map_err(fault)?;
+        let chain = chain(image).map_err(fault)?;
+        let record = RootfsRecord { image: image.id.clone(), chain, volumes };
+        let is_new =
+            catalog.add_rootfs(container.as_str(), record.clone(), layers).map_err(fault)?;
         let home = self.dir.join(container);
-        let error = match Self::mount(&home, layers, &chain) {
-            Ok(merged) => return Ok(merged),
+        let error = match Self::mount_all(&home, layers, &record, owners) {
+            Ok(prepared) => return Ok(prepared),
             Err(error) => error,
         };
         if is_new && let Err(undoing) = self.release(catalog, content, container) {
@@ -69,14 +93,41 @@ impl RootFileSystems {
         }
         Err(fault(format!(
             "cannot mount an overlay at {}: {error}: the image directory must be on a file system \
-             that overlayfs can write to (ext4, xfs with ftype=1, btrfs, tmpfs)",
-            home.display()
+             that overlayfs can write to (ext4, xfs with ftype=1, btrfs, tmpfs){}",
+            home.display(),
+            if owners.is_some() { " and that can be mounted with other owners" } else { "" }
         )))
     }
 
-    fn mount(home: &Path, layers: &Layers, chain: &[Digest]) -> std::io::Result<PathBuf> {
-        let [upper, work, merged, empty] =
-            ["upper", "work", "merged", "empty"].map(|name| home.join(name));
+    fn mount_all(
+        home: &Path,
+        layers: &Layers,
+        record: &RootfsRecord,
+        owners: Option<&Owners>,
+    ) -> std::io::Result<Prepared> {
+        std::fs::create_dir_all(home)?;
+        if let Some(Owners { root: (user, group), .. }) = owners {
+            // The OCI runtime walks in as root of the user namespace.
+            std::os::unix::fs::chown(home, Some(*user), Some(*group))?;
+        }
+        set_mode(home, 0o700)?;
+        let rootfs = Self::mount(home, layers, &record.chain, owners)?;
+        let volume = |(at, volume): (usize, &VolumeRecord)| {
+            let target = home.join(VOLUMES).join(at.to_string());
+            Self::mount_volume(home, &target, layers, &volume.chain, owners)?;
+            Ok(target)
+        };
+        let volumes = record.volumes.iter().enumerate().map(volume);
+        Ok(Prepared { rootfs, volumes: volumes.collect::<std::io::Result<_>>()? })
+    }
+
+    fn mount(
+        home: &Path,
+        layers: &Layers,
+        chain: &[Digest],
+        owners: Option<&Owners>,
+    ) -> std::io::Result<PathBuf> {
+        let [upper, work, merged] = ["upper", "work", "merged"].map(|name| home.join(name));
         if merged.exists() && is_mount(&merged)? {
             return Ok(merged);
         }
@@ -84,18 +135,31 @@ impl RootFileSystems {
         for dir in [&upper, &work, &merged] {
             std::fs::create_dir_all(dir)?;
         }
-        let mut lower: Vec<PathBuf> = chain.iter().rev().map(|id| layers.tree(id)).collect();
+        let lower = Lower::new(home, layers, chain, 1, owners)?;
         if fresh {
-            copy_root(lower.first().map(PathBuf::as_path), &upper)?;
+            // Seen through the mapping, so that its owner is the container's.
+            copy_root(lower.dirs.first().map(PathBuf::as_path), &upper)?;
         }
-        if lower.is_empty() {
-            // overlayfs wants at least one.
-            std::fs::create_dir_all(&empty)?;
-            lower.push(empty);
-        }
-        let lower: Vec<&Path> = lower.iter().map(PathBuf::as_path).collect();
-        Overlay { lower: &lower, upper: &upper, work: &work }.attach(&merged)?;
+        let changes = Some(Changes { upper: &upper, work: &work });
+        Overlay { lower: &lower.paths(), changes }.attach(&merged)?;
+        lower.detach()?;
         Ok(merged)
+    }
+
+    fn mount_volume(
+        home: &Path,
+        target: &Path,
+        layers: &Layers,
+        chain: &[Digest],
+        owners: Option<&Owners>,
+    ) -> std::io::Result<()> {
+        std::fs::create_dir_all(target)?;
+        if is_mount(target)? {
+            return Ok(());
+        }
+        let lower = Lower::new(home, layers, chain, 2, owners)?;
+        Overlay { lower: &lower.paths(), changes: None }.attach(target)?;
+        lower.detach()
     }
 
     /// Unmounts and deletes. Not there: no error.
@@ -114,6 +178,12 @@ impl RootFileSystems {
             }
             crate::sys::mount::detach(&merged)
                 .map_err(|error| fault(format!("cannot unmount {}: {error}", merged.display())))?;
+        }
+        // What of these stayed mounted would be deleted with the rest: shared layers.
+        if [VOLUMES, LOWER].iter().any(|name| home.join(name).exists()) {
+            mount::detach_below(&home).map_err(|error| {
+                fault(format!("cannot unmount what is below {}: {error}", home.display()))
+            })?;
         }
         // Out of the way at once; deleting may take its time.
         let trash = content.scratch();
@@ -140,6 +210,66 @@ impl RootFileSystems {
         names.dedup();
         Ok(names.into_iter().filter_map(|name| name.parse().ok()).collect())
     }
+}
+
+/// The directories of layers, as an overlay is to have them.
+struct Lower {
+    /// The topmost first.
+    dirs: Vec<PathBuf>,
+    /// Those of them that were mounted for this.
+    mounted: Vec<PathBuf>,
+}
+
+impl Lower {
+    /// Those of a chain, with empty ones below as overlayfs wants `least`.
+    fn new(
+        home: &Path,
+        layers: &Layers,
+        chain: &[Digest],
+        least: usize,
+        owners: Option<&Owners>,
+    ) -> std::io::Result<Self> {
+        let mut lower = Self { dirs: Vec::new(), mounted: Vec::new() };
+        lower.dirs.extend(chain.iter().rev().map(|id| layers.tree(id)));
+        for at in lower.dirs.len()..least {
+            let empty = home.join("empty").join(at.to_string());
+            std::fs::create_dir_all(&empty)?;
+            if let Some(Owners { root: (user, group), .. }) = owners.filter(|_| chain.is_empty()) {
+                std::os::unix::fs::chown(&empty, Some(*user), Some(*group))?;
+            }
+            lower.dirs.push(empty);
+        }
+        if let Some(owners) = owners {
+            let users = std::fs::File::open(&owners.users)?;
+            for at in 0..chain.len() {
+                let target = home.join(LOWER).join(at.to_string());
+                std::fs::create_dir_all(&target)?;
+                // A crash may have left one here, and two would need two unmounts.
+                mount::detach(&target)?;
+                idmap::bind(&lower.dirs[at], &target, &users, false)?;
+                lower.mounted.push(target.clone());
+                lower.dirs[at] = target;
+            }
+        }
+        Ok(lower)
+    }
+
+    fn paths(&self) -> Vec<&Path> {
+        self.dirs.iter().map(PathBuf::as_path).collect()
+    }
+
+    /// The overlay holds mounts of its own by now.
+    fn detach(self) -> std::io::Result<()> {
+        self.mounted.iter().try_for_each(|mounted| mount::detach(mounted))
+    }
+}
+
+fn chain(image: &Image) -> Result<Vec<Digest>, String> {
+    image.chain.iter().map(|id| Digest::parse(id)).collect()
+}
+
+fn set_mode(path: &Path, mode: u32) -> std::io::Result<()> {
+    std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode))
 }
 
 /// Whether something is mounted on a directory: it is then on another device than the

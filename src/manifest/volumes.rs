@@ -88,8 +88,8 @@ pub(super) fn mounts(
             // A ConfigMap's and a Secret's always are, as in Kubernetes.
             readonly: wanted.readonly || matches!(volume.source, VolumeSource::Files { .. }),
             recursive_readonly: wanted.recursive_readonly,
-            selinux_relabel: false,
             propagation: wanted.propagation,
+            ..Mount::default()
         });
     }
     Ok(mounts)

@@ -40,8 +40,10 @@ pub(super) fn give(spec: &SandboxSpec) -> Result<Process, String> {
         .map_err(|_| format!("{} is no path", spec.pause.display()))?;
     let (reader, writer) =
         pipe_with(PipeFlags::CLOEXEC).map_err(|error| format!("cannot make a pipe: {error}"))?;
+    let (go, mapped) =
+        pipe_with(PipeFlags::CLOEXEC).map_err(|error| format!("cannot make a pipe: {error}"))?;
     let child = || {
-        let complaint = match live(spec, &sysctls, &program) {
+        let complaint = match live(spec, &sysctls, &program, go) {
             Err(complaint) => complaint,
             Ok(never) => match never {},
         };
@@ -52,7 +54,8 @@ pub(super) fn give(spec: &SandboxSpec) -> Result<Process, String> {
     // The closure owns the writing end: here it is closed once the child has its copy.
     let pid = clone::into(flags(spec), child)
         .map_err(|error| format!("cannot make the sandbox's namespaces: {error}"))?;
-    let born = listen(reader, spec, pid).and_then(|()| {
+    let born = map_users(spec, pid, mapped).and_then(|()| listen(reader, spec, pid));
+    let born = born.and_then(|()| {
         let start_ticks = process::start_ticks(pid)
             .map_err(|error| format!("the pause process has ended already: {error}"))?;
         Ok(Process { pid, start_ticks })
@@ -84,8 +87,21 @@ pub(super) fn bury(pid: i32) {
     }
 }
 
+/// What only the parent may do for a child in a new user namespace.
+fn map_users(spec: &SandboxSpec, pid: i32, mapped: OwnedFd) -> Result<(), String> {
+    let Some(maps) = &spec.userns else { return Ok(()) };
+    maps.write(pid)
+        .map_err(|error| format!("cannot map the ids of the sandbox's user namespace: {error}"))?;
+    oom::set_clamped(pid, spec.oom_score_adj)
+        .map_err(|error| format!("cannot set oom_score_adj of pause: {error}"))?;
+    File::from(mapped)
+        .write_all(&[1])
+        .map_err(|error| format!("the pause process has ended already: {error}"))
+}
+
 fn flags(spec: &SandboxSpec) -> CloneFlags {
     let mut flags = CloneFlags::empty();
+    flags.set(CloneFlags::CLONE_NEWUSER, spec.userns.is_some());
     flags.set(CloneFlags::CLONE_NEWNET, spec.network);
     flags.set(CloneFlags::CLONE_NEWIPC, spec.ipc);
     flags.set(CloneFlags::CLONE_NEWUTS, spec.uts);
@@ -98,6 +114,7 @@ fn live(
     spec: &SandboxSpec,
     sysctls: &[(std::path::PathBuf, &str)],
     program: &CString,
+    go: OwnedFd,
 ) -> Result<Infallible, String> {
     let said = |what: &str, error: io::Error| format!("{what}: {error}");
     rustix::process::setsid().map_err(|error| said("setsid", error.into()))?;
@@ -115,12 +132,17 @@ fn live(
             said(&format!("cannot write {value:?} to {}", file.display()), error)
         })?;
     }
-    oom::set_own_clamped(spec.oom_score_adj)
-        .map_err(|error| said("cannot set oom_score_adj", error))?;
+    if spec.userns.is_none() {
+        oom::set_own_clamped(spec.oom_score_adj)
+            .map_err(|error| said("cannot set oom_score_adj", error))?;
+    }
     let null = File::options().read(true).write(true).open("/dev/null");
     let null = null.map_err(|error| said("/dev/null", error))?;
     for standard in [unistd::dup2_stdin, unistd::dup2_stdout, unistd::dup2_stderr] {
         standard(&null).map_err(|error| said("dup2", error.into()))?;
+    }
+    if spec.userns.is_some() {
+        become_root(go).map_err(|error| said("cannot become root of the user namespace", error))?;
     }
     fds::close_from_on_exec(3).map_err(|error| said("close_range", error))?;
     // The kernel drops what a PID namespace's init has no handler for, unless it is blocked:
@@ -130,6 +152,21 @@ fn live(
     let name = CString::new(NAME).map_err(|_| NAME.to_owned())?;
     unistd::execve(program, &[name.as_c_str()], &[] as &[&std::ffi::CStr])
         .map_err(|error| said(&format!("cannot execute {}", spec.pause.display()), error.into()))
+}
+
+/// Waits until ids are mapped and takes those of the new namespace's root. Before, this child
+/// still has the ids of the host's root, which may write every parameter of its namespaces.
+fn become_root(go: OwnedFd) -> io::Result<()> {
+    let limit = Timespec { tv_sec: LIMIT.as_secs() as i64, tv_nsec: 0 };
+    // This child has a writing end, too: no end of file tells that the parent is gone.
+    if poll(&mut [PollFd::new(&go, PollFlags::IN)], Some(&limit))? == 0 {
+        return Err(io::ErrorKind::TimedOut.into());
+    }
+    File::from(go).read_exact(&mut [0])?;
+    let (user, group) = (unistd::Uid::from_raw(0), unistd::Gid::from_raw(0));
+    unistd::setgroups(&[])?;
+    unistd::setresgid(group, group, group)?;
+    Ok(unistd::setresuid(user, user, user)?)
 }
 
 /// Writes a parameter, which must be there: nothing is created.

@@ -118,8 +118,13 @@ impl Sandbox {
     }
 
     fn pin(&mut self, spec: &SandboxSpec, pid: i32) -> Result<(), String> {
-        let kinds =
-            [("net", spec.network), ("ipc", spec.ipc), ("uts", spec.uts), ("pid", spec.pid)];
+        let kinds = [
+            ("user", spec.userns.is_some()),
+            ("net", spec.network),
+            ("ipc", spec.ipc),
+            ("uts", spec.uts),
+            ("pid", spec.pid),
+        ];
         for kind in kinds.into_iter().filter_map(|(kind, new)| new.then_some(kind)) {
             let target = spec.pins.join(kind);
             self.pins.push(target.clone());

@@ -5,6 +5,7 @@ use std::io::{self, Read as _};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process::Stdio;
 
+use rustix::fs::{Gid, Uid, fchown};
 use rustix::io::{Errno, ioctl_fionbio, read, write};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::termios::{Winsize, tcsetwinsize};
@@ -87,10 +88,20 @@ impl Streams {
             return Ok((streams, ends));
         }
         let (out, stdout) = output()?;
+        if let Some((user, group)) = spec.stdio_owner {
+            let (user, group) = (Uid::from_raw(user), Gid::from_raw(group));
+            // One owner a pipe, whichever end is asked.
+            for end in [&stdout, streams.err.as_ref().unwrap_or(&stdout)] {
+                fchown(end, Some(user), Some(group))?;
+            }
+        }
         (streams.out, ends.stdout) = (Some(out), stdout.into());
         if spec.stdin {
             let (reader, writer) = pipe_with(PipeFlags::CLOEXEC)?;
             ioctl_fionbio(&writer, true)?;
+            if let Some((user, group)) = spec.stdio_owner {
+                fchown(&reader, Some(Uid::from_raw(user)), Some(Gid::from_raw(group)))?;
+            }
             (streams.stdin, ends.stdin) = (Some(writer), reader.into());
         }
         Ok((streams, ends))

@@ -10,6 +10,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::sys::userns::IdMaps;
+
 /// The version this build speaks.
 pub const VERSION: u32 = 1;
 
@@ -110,8 +112,11 @@ pub struct SandboxSpec {
     pub sysctls: Vec<(String, String)>,
     /// oom_score_adj of pause, clamped to what the kernel allows.
     pub oom_score_adj: i32,
-    /// Where to bind the namespaces that were made: files `net`, `ipc`, `uts` and `pid` in
-    /// this directory, which is made.
+    /// A new user namespace with these ids, which owns the other new ones; else the host's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub userns: Option<IdMaps>,
+    /// Where to bind the namespaces that were made: files `user`, `net`, `ipc`, `uts` and
+    /// `pid` in this directory, which is made.
     pub pins: PathBuf,
 }
 
@@ -135,6 +140,9 @@ pub struct StartSpec {
     pub stdin: bool,
     /// Close standard input when the first attached client goes.
     pub stdin_once: bool,
+    /// Whose the pipes are, user and group: root of a user namespace can't open ours again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stdio_owner: Option<(u32, u32)>,
     /// memory.oom_control (v1) or memory.events (v2) of the container; its `oom_kill` line
     /// is read after the exit. Empty: none.
     pub oom_events: PathBuf,
@@ -258,6 +266,7 @@ mod tests {
     use serde::de::DeserializeOwned;
 
     use super::*;
+    use crate::sys::userns::Range;
 
     /// A text that any build of this version writes and reads.
     #[track_caller]
@@ -314,8 +323,20 @@ mod tests {
             hostname: "pod".into(),
             sysctls: vec![("net.ipv4.ip_forward".into(), "1".into())],
             oom_score_adj: -998,
+            userns: None,
             pins: "/x/ns".into(),
         };
+        let range = Range { inside: 0, outside: 65536, count: 10 };
+        let own = IdMaps { uids: vec![range], gids: vec![range] };
+        golden(
+            &request(Ask::Sandbox(SandboxSpec { userns: Some(own), ..SandboxSpec::default() })),
+            concat!(
+                r#"{"id":7,"body":{"sandbox":{"pause":"","network":false,"ipc":false,"#,
+                r#""uts":false,"pid":false,"hostname":"","sysctls":[],"oom_score_adj":0,"#,
+                r#""userns":{"uids":[{"inside":0,"outside":65536,"count":10}],"#,
+                r#""gids":[{"inside":0,"outside":65536,"count":10}]},"pins":""}}}"#
+            ),
+        );
         golden(
             &request(Ask::Sandbox(sandbox)),
             concat!(
@@ -334,6 +355,7 @@ mod tests {
             tty: false,
             stdin: true,
             stdin_once: true,
+            stdio_owner: None,
             oom_events: "/e".into(),
             oom_score_adj: Some(1000),
         };

@@ -2,7 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::{Linux, LinuxNamespace, LinuxNamespaceType, Process, Root, Spec};
+use oci_spec::runtime::{
+    Linux, LinuxIdMapping, LinuxIdMappingBuilder, LinuxNamespace, LinuxNamespaceType, Process,
+    Root, Spec,
+};
 
 use super::host::Host;
 use super::model::{Profile, Security};
@@ -10,6 +13,7 @@ use super::mounts::absolute;
 use super::{
     Error, Input, PidNamespace, capability, command, devices, limits, mounts, seccomp, user,
 };
+use crate::sys::userns::Range;
 
 /// The version of the runtime specification that every supported runtime reads.
 const SPEC_VERSION: &str = "1.0.2";
@@ -117,7 +121,25 @@ fn linux(
         .set_rootfs_propagation(mounts.rootfs_propagation.map(str::to_owned))
         .set_masked_paths(Some(masked(security, host)?))
         .set_readonly_paths(Some(readonly(security)?));
+    if let Some(user) = &input.namespaces.user {
+        linux
+            .set_uid_mappings(Some(id_mappings(&user.maps.uids)?))
+            .set_gid_mappings(Some(id_mappings(&user.maps.gids)?));
+    }
     Ok(linux)
+}
+
+/// Told even though the namespace is there already: runc before 1.2 doesn't look.
+fn id_mappings(ranges: &[Range]) -> Result<Vec<LinuxIdMapping>, Error> {
+    let mapping = |range: &Range| {
+        LinuxIdMappingBuilder::default()
+            .container_id(range.inside)
+            .host_id(range.outside)
+            .size(range.count)
+            .build()
+            .map_err(|error| Error::unsupported("namespaces.user", error.to_string()))
+    };
+    ranges.iter().map(mapping).collect()
 }
 
 fn namespaces(input: &Input<'_>, host: &Host) -> Result<Vec<LinuxNamespace>, Error> {
@@ -132,6 +154,9 @@ fn namespaces(input: &Input<'_>, host: &Host) -> Result<Vec<LinuxNamespace>, Err
         list.push(namespace);
         Ok::<(), Error>(())
     };
+    if let Some(user) = &wanted.user {
+        add(LinuxNamespaceType::User, "namespaces.user", Some(&user.path))?;
+    }
     add(LinuxNamespaceType::Mount, "", None)?;
     match &wanted.pid {
         PidNamespace::New => add(LinuxNamespaceType::Pid, "", None)?,

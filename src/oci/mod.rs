@@ -20,6 +20,8 @@ mod user;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use crate::sys::userns::IdMaps;
+
 pub use build::{build, build_on};
 pub use error::Error;
 pub use host::{Host, resolve_path};
@@ -52,6 +54,17 @@ pub struct Namespaces {
     pub uts: Option<PathBuf>,
     /// The PID namespace.
     pub pid: PidNamespace,
+    /// The sandbox's.
+    pub user: Option<UserNamespace>,
+}
+
+/// A user namespace and what is in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UserNamespace {
+    /// Path.
+    pub path: PathBuf,
+    /// The ids it was made with.
+    pub maps: IdMaps,
 }
 
 /// The PID namespace of a container.

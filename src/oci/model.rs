@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::id::ContainerId;
+use crate::sys::userns::IdMaps;
 
 /// One environment variable.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,12 +33,12 @@ pub enum Propagation {
     Bidirectional,
 }
 
-/// A host path bound into the container.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// A host path, or an image's content, bound into the container.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Mount {
     /// Absolute path in the container.
     pub container_path: PathBuf,
-    /// Absolute path on the host.
+    /// Absolute path on the host. Empty, until it is mounted, for an image's content.
     pub host_path: PathBuf,
     /// Read-only.
     pub readonly: bool,
@@ -47,6 +48,25 @@ pub struct Mount {
     pub selinux_relabel: bool,
     /// Propagation.
     pub propagation: Propagation,
+    /// Whose the files are in the container, where not as on disk: those of its pod.
+    #[serde(default)]
+    pub id_maps: Option<IdMaps>,
+    /// An image's content in place of `host_path`.
+    #[serde(default)]
+    pub image: Option<ImageVolume>,
+}
+
+/// An image mounted as a volume.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ImageVolume {
+    /// As the client asked for it.
+    pub name: String,
+    /// `sha256:…` of the image that was found by it.
+    pub id: String,
+    /// That image's digest reference; its id where it has none.
+    pub reference: String,
+    /// What of it is mounted, relative to its root; empty: all.
+    pub sub_path: PathBuf,
 }
 
 /// A host device given to the container.

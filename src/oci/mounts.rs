@@ -265,10 +265,8 @@ mod tests {
             let wanted = model::Mount {
                 container_path: "/x".into(),
                 host_path: "/etc".into(),
-                readonly: false,
-                recursive_readonly: false,
-                selinux_relabel: false,
                 propagation,
+                ..model::Mount::default()
             };
             let error = check_propagation("mounts[0]", &wanted, MOUNTINFO).unwrap_err();
             let text = error.to_string();
@@ -293,10 +291,8 @@ mod tests {
         let mount = |propagation| model::Mount {
             container_path: "/x".into(),
             host_path: "/x".into(),
-            readonly: false,
-            recursive_readonly: false,
-            selinux_relabel: false,
             propagation,
+            ..model::Mount::default()
         };
         let slave = mount(Propagation::HostToContainer);
         let shared = mount(Propagation::Bidirectional);

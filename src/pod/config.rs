@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::network::{Dns, PortMapping};
 use crate::oci::model::{PidMode, Resources, Sharing};
+use crate::sys::userns::IdMaps;
 
 /// A sandbox's configuration. Immutable from its creation.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -44,6 +45,9 @@ pub struct SandboxConfig {
     pub ipc: Sharing,
     /// PID namespace.
     pub pid: PidMode,
+    /// A user namespace of its own with these ids; `None`: the host's.
+    #[serde(default)]
+    pub userns: Option<IdMaps>,
     /// May hold privileged containers.
     pub privileged: bool,
     /// The pod's limits, when the client says.

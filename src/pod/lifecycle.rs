@@ -117,6 +117,7 @@ impl Driver {
             ipc: self.config.ipc,
             host_pid: self.config.pid == PidMode::Node,
             target_pid_namespace,
+            userns: self.config.userns.clone(),
         };
         self.containers.push(Container {
             id: id.clone(),
@@ -242,13 +243,15 @@ impl Driver {
         }
         let (id, place) = (container.id.clone(), container.place.clone());
         let (config, runtime) = (container.config.clone(), self.runtime.clone());
+        let sandbox = self.config.clone();
         let Some(monitor) = self.monitor.clone() else {
             let gone =
                 crate::container::Error::Monitor { id: id.clone(), source: MonitorError::Gone };
             return self.spawn(async move { Done::Started(id, Err(of_container(gone))) });
         };
         self.spawn(async move {
-            let started = start(&monitor, &runtime, &place, &config, log).await;
+            let userns = sandbox.userns.as_ref();
+            let started = start(&monitor, &runtime, &place, &config, log, userns).await;
             Done::Started(id, started.map_err(of_container))
         });
     }

@@ -16,6 +16,7 @@ use crate::monitor::client::{Monitor, Notice};
 use crate::monitor::wire::{Process, SandboxSpec};
 use crate::network::{Attached, Attachment};
 use crate::oci::model::{PidMode, Sharing};
+use crate::sys::userns::IdMaps;
 use crate::sys::{cgroup, mount};
 
 /// Size of a pod's /dev/shm, as other runtimes have it.
@@ -94,6 +95,7 @@ async fn furnish(
             hostname: config.hostname.clone(),
             sysctls: config.sysctls.clone().into_iter().collect(),
             oom_score_adj: PAUSE_OOM_SCORE_ADJ,
+            userns: config.userns.clone(),
             pins: dir.join("pins"),
         })
         .await
@@ -136,7 +138,7 @@ pub(super) async fn take_down(
     let (cgroup, of_dir) = (pause_cgroup(services, id, config), dir.clone());
     blocking(move || {
         cgroup::kill(&cgroup).map_err(Error::io("cannot end what is in", cgroup.as_ref()))?;
-        unpin(&of_dir, &["pins/ipc", "pins/uts", "pins/pid", "shm"])?;
+        unpin(&of_dir, &["pins/ipc", "pins/uts", "pins/pid", "pins/user", "shm"])?;
         cgroup::remove(&cgroup).map_err(Error::io("cannot remove cgroup", cgroup.as_ref()))
     })
     .await?;
@@ -154,11 +156,15 @@ pub(super) async fn take_down_stray(services: &Services, id: &SandboxId) -> Resu
 
 /// Deletes the run directory of a pod that is down.
 pub(super) async fn delete_directory(dir: PathBuf) -> Result<(), Error> {
-    blocking(move || match std::fs::remove_dir_all(&dir) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(Error::io("cannot delete", &dir)(error))
+    blocking(move || {
+        // Volumes that are still mounted in a bundle would be deleted along.
+        mount::detach_below(&dir).map_err(Error::io("cannot unmount what is below", &dir))?;
+        match std::fs::remove_dir_all(&dir) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(Error::io("cannot delete", &dir)(error))
+            }
+            _ => Ok(()),
         }
-        _ => Ok(()),
     })
     .await
 }
@@ -197,7 +203,9 @@ fn directories(dir: &Path, config: &SandboxConfig) -> Result<(), Error> {
     if config.ipc == Sharing::Pod {
         let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
         let shm = dir.join("shm");
-        mount::mount("tmpfs", &shm, flags, &format!("mode=1777,size={SHM_BYTES}"))
+        let (user, group) = root_ids(config);
+        let data = format!("mode=1777,size={SHM_BYTES},uid={user},gid={group}");
+        mount::mount("tmpfs", &shm, flags, &data)
             .map_err(Error::io("cannot mount the pod's /dev/shm at", &shm))?;
     }
     if !config.log_directory.as_os_str().is_empty() {
@@ -214,10 +222,21 @@ fn directories(dir: &Path, config: &SandboxConfig) -> Result<(), Error> {
     write(dir, "resolv.conf", &resolv)?;
     if config.network == Sharing::Node {
         let hosts = std::fs::read_to_string("/etc/hosts").unwrap_or_default();
-        write(dir, "hosts", &(hosts + &files::host_aliases(&config.host_aliases)))
+        write(dir, "hosts", &(hosts + &files::host_aliases(&config.host_aliases)))?;
     } else {
-        write_hosts(dir, config, &[])
+        write_hosts(dir, config, &[])?;
     }
+    let (user, group) = root_ids(config);
+    for path in ["hostname", "resolv.conf", "hosts"].map(|name| dir.join(name)) {
+        std::os::unix::fs::chown(&path, Some(user), Some(group))
+            .map_err(Error::io("cannot set the owner of", &path))?;
+    }
+    Ok(())
+}
+
+/// The user and group on the host that are the pod's root.
+fn root_ids(config: &SandboxConfig) -> (u32, u32) {
+    config.userns.as_ref().and_then(IdMaps::root).unwrap_or((0, 0))
 }
 
 fn write_hosts(dir: &Path, config: &SandboxConfig, ips: &[IpAddr]) -> Result<(), Error> {

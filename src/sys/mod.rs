@@ -6,6 +6,8 @@
 pub mod cgroup;
 pub mod clone;
 pub mod fds;
+#[cfg(feature = "daemon")]
+pub mod idmap;
 pub mod loopback;
 pub mod mount;
 #[cfg(feature = "daemon")]
@@ -19,4 +21,5 @@ pub mod readiness;
 pub mod socket;
 #[cfg(feature = "daemon")]
 pub mod tree;
+pub mod userns;
 pub mod wait;

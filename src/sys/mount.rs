@@ -1,7 +1,7 @@
 //! mount(2) and umount2(2).
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::mount::{MntFlags, MsFlags};
 
@@ -23,4 +23,28 @@ pub fn detach(target: &Path) -> io::Result<()> {
         Ok(()) | Err(nix::Error::EINVAL | nix::Error::ENOENT) => Ok(()),
         Err(error) => Err(error.into()),
     }
+}
+
+/// Detaches every mount below a directory, the newest first. Not there: no error.
+pub fn detach_below(directory: &Path) -> io::Result<()> {
+    let directory = match std::fs::canonicalize(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        found => found?,
+    };
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo")?;
+    let points = mounts.lines().filter_map(|line| line.split(' ').nth(4)).map(unescape);
+    let below = |point: &PathBuf| point.starts_with(&directory) && *point != directory;
+    for point in points.filter(below).collect::<Vec<_>>().iter().rev() {
+        detach(point)?;
+    }
+    Ok(())
+}
+
+/// proc_pid_mountinfo(5) writes four characters as octal numbers.
+fn unescape(text: &str) -> PathBuf {
+    let mut path = text.to_owned();
+    for (escaped, plain) in [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")] {
+        path = path.replace(escaped, plain);
+    }
+    path.into()
 }

@@ -16,8 +16,17 @@ pub fn own() -> io::Result<i32> {
 /// Sets this process's oom_score_adj to the wanted value or, without CAP_SYS_RESOURCE, to the
 /// nearest one the kernel allows. Returns what was set.
 pub fn set_own_clamped(wanted: i32) -> io::Result<i32> {
+    set_clamped_at(OWN, wanted)
+}
+
+/// The same for another process: one in a user namespace of its own may not lower its own.
+pub fn set_clamped(pid: i32, wanted: i32) -> io::Result<i32> {
+    set_clamped_at(&format!("/proc/{pid}/oom_score_adj"), wanted)
+}
+
+fn set_clamped_at(file: &str, wanted: i32) -> io::Result<i32> {
     let wanted = wanted.clamp(*RANGE.start(), *RANGE.end());
-    nearest(wanted, own()?, |value| std::fs::write(OWN, value.to_string()))
+    nearest(wanted, own()?, |value| std::fs::write(file, value.to_string()))
 }
 
 /// The floor is not readable, so it is searched for: between what is refused and what is

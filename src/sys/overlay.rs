@@ -24,6 +24,13 @@ const MAX_MESSAGES: usize = 8;
 pub struct Overlay<'a> {
     /// The lower directories, the topmost first. At least one.
     pub lower: &'a [&'a Path],
+    /// Where changes go; `None`: it is read-only, and needs two lower directories.
+    pub changes: Option<Changes<'a>>,
+}
+
+/// The directories of an overlay that can be written to.
+#[derive(Debug)]
+pub struct Changes<'a> {
     /// Takes the changes.
     pub upper: &'a Path,
     /// An empty directory on the same file system as `upper`.
@@ -84,8 +91,10 @@ impl Overlay<'_> {
                 other => other.map_err(explained)?,
             }
         }
-        for (key, path) in [("upperdir", self.upper), ("workdir", self.work)] {
-            rustix::mount::fsconfig_set_string(&fs, key, named(path)?).map_err(explained)?;
+        if let Some(Changes { upper, work }) = &self.changes {
+            for (key, path) in [("upperdir", upper), ("workdir", work)] {
+                rustix::mount::fsconfig_set_string(&fs, key, named(path)?).map_err(explained)?;
+            }
         }
         for key in ["index", "metacopy"] {
             rustix::mount::fsconfig_set_string(&fs, key, "off").map_err(explained)?;
@@ -106,9 +115,11 @@ impl Overlay<'_> {
         };
         let lower =
             self.lower.iter().map(|path| named(path)).collect::<io::Result<Vec<_>>>()?.join(":");
-        let (upper, work) = (named(self.upper)?, named(self.work)?);
-        let options =
-            format!("lowerdir={lower},upperdir={upper},workdir={work},index=off,metacopy=off");
+        let mut options = format!("lowerdir={lower},index=off,metacopy=off");
+        if let Some(Changes { upper, work }) = &self.changes {
+            let (upper, work) = (named(upper)?, named(work)?);
+            options.push_str(&[",upperdir=", &upper, ",workdir=", &work].concat());
+        }
         if options.len() > MAX_OPTIONS {
             return Err(io::Error::other(format!(
                 "{} layers are more than this kernel can mount: Linux 6.7 and later take 500",
@@ -185,7 +196,8 @@ mod tests {
                 std::fs::create_dir_all(&path).unwrap();
                 path
             });
-            let overlay = Overlay { lower: &lower, upper: &upper, work: &work };
+            let changes = Some(Changes { upper: &upper, work: &work });
+            let overlay = Overlay { lower: &lower, changes };
             let root = match name {
                 "new" => overlay.detached(&target).unwrap(),
                 _ => overlay.detached_by_options(&target).unwrap(),

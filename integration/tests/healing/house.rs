@@ -13,7 +13,7 @@ use haled::id::SandboxId;
 use haled::image::{self, Images};
 use haled::network::{self, Network};
 use haled::oci::Runtime;
-use haled::oci::model::{Mount, Propagation, Sharing};
+use haled::oci::model::{Mount, Sharing};
 use haled::pod::config::SandboxConfig;
 use haled::pod::record::Origin;
 use haled::pod::view::ContainerView;
@@ -112,10 +112,7 @@ impl House {
         let out = Mount {
             container_path: "/out".into(),
             host_path: self.dir.path().join("out"),
-            readonly: false,
-            recursive_readonly: false,
-            selinux_relabel: false,
-            propagation: Propagation::default(),
+            ..Mount::default()
         };
         ContainerConfig {
             name: name.into(),

@@ -71,6 +71,7 @@ impl House {
             hostname: "a-pod".into(),
             sysctls: Vec::new(),
             oom_score_adj: -998,
+            userns: None,
             pins: self.path("pins"),
         }
     }

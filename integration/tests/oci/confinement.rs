@@ -208,6 +208,7 @@ fn the_sandboxs_namespaces_are_joined() {
         ipc: Some(sandbox.path("ipc")),
         uts: Some(sandbox.path("uts")),
         pid: PidNamespace::Path(sandbox.path("pid_for_children")),
+        user: None,
     };
     let out = Rig::new().run(&wanted).good();
     for (name, path) in

@@ -224,12 +224,5 @@ pub(super) fn status_field<'a>(status: &'a str, name: &str) -> &'a str {
 
 /// A bind mount of a host path.
 pub(super) fn bind(host: &Path, inside: &str) -> Mount {
-    Mount {
-        container_path: inside.into(),
-        host_path: host.to_owned(),
-        readonly: false,
-        recursive_readonly: false,
-        selinux_relabel: false,
-        propagation: haled::oci::model::Propagation::Private,
-    }
+    Mount { container_path: inside.into(), host_path: host.to_owned(), ..Mount::default() }
 }

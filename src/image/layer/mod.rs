@@ -24,7 +24,7 @@ use super::Error;
 use super::content::{Content, Scratch, sync_dir};
 use super::digest::Digest;
 use super::manifest::MAX_SIZE;
-use crate::sys::overlay::Overlay;
+use crate::sys::overlay::{Changes, Overlay};
 use crate::sys::tree::Space;
 
 /// What one image may be at most, all its layers together.
@@ -191,7 +191,8 @@ impl Layers {
         std::fs::create_dir(&mount)?;
         let lower: Vec<PathBuf> = below.iter().rev().map(|id| self.tree(id)).collect();
         let lower: Vec<&Path> = lower.iter().map(PathBuf::as_path).collect();
-        let overlay = Overlay { lower: &lower, upper: tree, work: &work };
+        let changes = Some(Changes { upper: tree, work: &work });
+        let overlay = Overlay { lower: &lower, changes };
         tree::Target::merged(overlay.detached(&mount)?, tree)
     }
 

@@ -65,6 +65,7 @@ fn typical() -> Case {
             ipc: Some("/run/ns/ipc".into()),
             uts: Some("/run/ns/uts".into()),
             pid: PidNamespace::New,
+            user: None,
         },
         sandbox_files: ["hosts", "resolv.conf", "hostname"]
             .iter()
@@ -210,8 +211,8 @@ fn a_container_with_volumes() {
         host_path: "/etc".into(),
         readonly,
         recursive_readonly,
-        selinux_relabel: false,
         propagation,
+        ..Mount::default()
     };
     let case = Case {
         mounts: vec![
@@ -250,14 +251,7 @@ fn command_and_args_go_before_the_image_as_the_cri_has_it() {
 
 #[test]
 fn a_mount_of_dev_comes_with_what_is_in_it() {
-    let dev = Mount {
-        container_path: "/dev".into(),
-        host_path: "/dev".into(),
-        readonly: false,
-        recursive_readonly: false,
-        selinux_relabel: false,
-        propagation: Propagation::Private,
-    };
+    let dev = Mount { container_path: "/dev".into(), host_path: "/dev".into(), ..Mount::default() };
     let spec = build_case(&Case { mounts: vec![dev], ..typical() }, &machine()).unwrap();
     let below: Vec<String> = spec
         .mounts()
