@@ -8,10 +8,11 @@ use oci_spec::runtime::{
 };
 
 use super::host::Host;
-use super::model::{Profile, Security};
+use super::model::Security;
 use super::mounts::absolute;
 use super::{
-    Error, Input, PidNamespace, capability, command, devices, limits, mounts, seccomp, user,
+    Error, Input, PidNamespace, apparmor, capability, command, devices, limits, mounts, seccomp,
+    user,
 };
 use crate::sys::userns::Range;
 
@@ -19,8 +20,6 @@ use crate::sys::userns::Range;
 const SPEC_VERSION: &str = "1.0.2";
 /// Bytes of a host name (HOST_NAME_MAX).
 const MAX_HOSTNAME: usize = 64;
-/// AppArmor's profile for who asks for the default, used where an administrator loaded it.
-const DEFAULT_APPARMOR: &str = "haled-default";
 /// Masked, or made read-only, paths of one container.
 const MAX_PATHS: usize = 4096;
 
@@ -45,9 +44,12 @@ const READONLY: [&str; 5] =
     ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
 /// Builds config.json for this machine, users and groups looked up in the root file system.
-/// Blocks for reads of the root file system, /proc, /sys and /dev.
+/// Loads haled's AppArmor profile where it will be needed. Blocks for that, and for reads of the
+/// root file system, /proc, /sys and /dev.
 pub fn build(input: &Input<'_>) -> Result<Spec, Error> {
-    build_on(input, &Host::read()?)
+    let mut host = Host::read()?;
+    apparmor::prepare(input.security, &mut host)?;
+    build_on(input, &host)
 }
 
 /// [`build`] for a machine with these facts.
@@ -97,7 +99,7 @@ fn process(
         .set_capabilities(Some(capability::to_spec(capabilities)))
         .set_no_new_privileges(Some(security.no_new_privs))
         .set_oom_score_adj(Some(limits::oom_score_adj(input.resources.oom_score_adj, host)?))
-        .set_apparmor_profile(apparmor(security, host)?)
+        .set_apparmor_profile(apparmor::profile(security, host)?)
         // Those of the pod's monitor, which are the daemon's.
         .set_rlimits(None);
     Ok(process)
@@ -228,34 +230,6 @@ fn checked(field: &str, paths: &[String]) -> Result<Vec<String>, Error> {
         absolute(&format!("{field}[{index}]"), Path::new(path))?;
     }
     Ok(paths.to_vec())
-}
-
-/// The profile's name, where the kernel has AppArmor. The default is a profile that the
-/// node's administrator may load; without it nothing is set.
-fn apparmor(security: &Security, host: &Host) -> Result<Option<String>, Error> {
-    let field = "apparmor";
-    match (&security.apparmor, &host.apparmor) {
-        (Some(Profile::Localhost(name)), _) if name.is_empty() || name.contains(['\0', '\n']) => {
-            Err(Error::invalid(field, name, "is no profile's name"))
-        }
-        (Some(Profile::Localhost(_)), None) => {
-            Err(Error::unsupported(field, "AppArmor isn't active in this machine's kernel"))
-        }
-        (Some(Profile::Localhost(name)), Some(loaded)) if loaded.contains(name) => {
-            Ok(Some(name.clone()))
-        }
-        (Some(Profile::Localhost(name)), Some(_)) => {
-            let why = format!("profile {name:?} isn't loaded: load it with apparmor_parser");
-            Err(Error::unsupported(field, why))
-        }
-        (Some(Profile::Unconfined), Some(_)) => Ok(Some("unconfined".to_owned())),
-        (None | Some(Profile::RuntimeDefault), Some(loaded))
-            if !security.privileged && loaded.contains(DEFAULT_APPARMOR) =>
-        {
-            Ok(Some(DEFAULT_APPARMOR.to_owned()))
-        }
-        (_, _) => Ok(None),
-    }
 }
 
 #[cfg(test)]

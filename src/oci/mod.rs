@@ -4,6 +4,7 @@
 //! than the root file system's users and the devices asked for; the driver only assembles
 //! commands and reads their answers. Nothing here knows a container's state.
 
+mod apparmor;
 mod build;
 mod capability;
 mod command;

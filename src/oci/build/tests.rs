@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
-use crate::oci::model::{CapabilityRequest, EnvVar, Mount, Propagation, Resources, UserRequest};
+use crate::oci::model::{
+    CapabilityRequest, EnvVar, Mount, Profile, Propagation, Resources, UserRequest,
+};
 use crate::oci::{ImageDefaults, Namespaces, SandboxFile};
 
 /// What a container is made of, owned.
@@ -283,7 +285,7 @@ fn apparmor_is_named_only_where_the_kernel_has_it() {
 }
 
 fn apparmor_of(security: &Security, host: &Host) -> Result<Option<String>, Error> {
-    super::apparmor(security, host)
+    super::apparmor::profile(security, host)
 }
 
 #[test]
