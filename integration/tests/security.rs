@@ -8,6 +8,7 @@ use tonic::Code;
 use crate::daemon::{BUSYBOX, Daemon};
 
 mod apparmor;
+mod cdi;
 mod image_volumes;
 
 /// The host's id of a pod's root, and how many follow.

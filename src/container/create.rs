@@ -94,6 +94,7 @@ pub async fn create(
             hostname: &around.hostname,
             mounts: &config.mounts,
             devices: &config.devices,
+            cdi_devices: &config.cdi_devices,
             security: &config.security,
             resources: &config.resources,
             namespaces: &namespaces(&config.pid_mode, &around),

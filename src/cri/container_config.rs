@@ -1,5 +1,6 @@
 //! ContainerConfig → the container's own configuration.
 
+use std::collections::HashMap;
 use std::path::{Component, Path, PathBuf};
 
 use tonic::Status;
@@ -12,6 +13,9 @@ use crate::oci::model::{
     Resources, Security, UserRequest,
 };
 use crate::proto::cri;
+
+/// Annotations whose values are names of CDI devices.
+const CDI_ANNOTATIONS: &str = "cdi.k8s.io/";
 
 /// Parses a container's configuration. `seccomp_dir`: of relative Localhost profiles.
 pub(super) fn parse(
@@ -26,9 +30,6 @@ pub(super) fn parse(
     let image = config.image.unwrap_or_default();
     if image.image.is_empty() {
         return Err(invalid("config.image.image is empty"));
-    }
-    if !config.cdi_devices.is_empty() {
-        return Err(invalid("config.CDI_devices: CDI devices are not supported yet"));
     }
     let linux = config.linux.unwrap_or_default();
     let security = linux.security_context.unwrap_or_default();
@@ -54,6 +55,7 @@ pub(super) fn parse(
             .map(|(at, mount)| parse_mount(at, mount))
             .collect::<Result<_, _>>()?,
         devices: config.devices.into_iter().map(device).collect(),
+        cdi_devices: cdi_devices(config.cdi_devices, &config.annotations),
         labels: config.labels.into_iter().collect(),
         annotations: config.annotations.into_iter().collect(),
         log_path: log_path(&config.log_path)?,
@@ -159,6 +161,17 @@ fn device(device: cri::Device) -> Device {
         container_path: device.container_path.into(),
         permissions: device.permissions,
     }
+}
+
+/// By the field, and as older device plugins ask for them: by annotations.
+fn cdi_devices(devices: Vec<cri::CdiDevice>, annotations: &HashMap<String, String>) -> Vec<String> {
+    let mut annotated: Vec<_> =
+        annotations.iter().filter(|(key, _)| key.starts_with(CDI_ANNOTATIONS)).collect();
+    annotated.sort();
+    let annotated = annotated.into_iter().flat_map(|(_, value)| value.split(','));
+    let mut names: Vec<String> = devices.into_iter().map(|device| device.name).collect();
+    names.extend(annotated.map(|name| name.trim().to_owned()));
+    names
 }
 
 fn parse_security(

@@ -11,8 +11,8 @@ use super::host::Host;
 use super::model::Security;
 use super::mounts::absolute;
 use super::{
-    Error, Input, PidNamespace, apparmor, capability, command, devices, limits, mounts, seccomp,
-    user,
+    Error, Input, PidNamespace, apparmor, capability, cdi, command, devices, limits, mounts,
+    seccomp, user,
 };
 use crate::sys::userns::Range;
 
@@ -49,10 +49,12 @@ const READONLY: [&str; 5] =
 pub fn build(input: &Input<'_>) -> Result<Spec, Error> {
     let mut host = Host::read()?;
     apparmor::prepare(input.security, &mut host)?;
-    build_on(input, &host)
+    let mut spec = build_on(input, &host)?;
+    cdi::inject(&mut spec, cdi::resolve(input.cdi_devices)?)?;
+    Ok(spec)
 }
 
-/// [`build`] for a machine with these facts.
+/// [`build`] for a machine with these facts, without CDI devices.
 pub fn build_on(input: &Input<'_>, host: &Host) -> Result<Spec, Error> {
     absolute("rootfs", input.rootfs)?;
     let mut root = Root::default();

@@ -90,7 +90,7 @@ impl Devices {
 }
 
 /// Any of `r`, `w` and `m`, each once; empty: all.
-fn access<'a>(field: &str, permissions: &'a str) -> Result<&'a str, Error> {
+pub(super) fn access<'a>(field: &str, permissions: &'a str) -> Result<&'a str, Error> {
     if permissions.is_empty() {
         return Ok("rwm");
     }
@@ -102,7 +102,7 @@ fn access<'a>(field: &str, permissions: &'a str) -> Result<&'a str, Error> {
     Ok(permissions)
 }
 
-fn rule(allow: bool, node: Option<&LinuxDevice>, access: &str) -> LinuxDeviceCgroup {
+pub(super) fn rule(allow: bool, node: Option<&LinuxDevice>, access: &str) -> LinuxDeviceCgroup {
     let mut rule = LinuxDeviceCgroup::default();
     rule.set_allow(allow).set_access(Some(access.to_owned()));
     if let Some(node) = node {
@@ -113,7 +113,7 @@ fn rule(allow: bool, node: Option<&LinuxDevice>, access: &str) -> LinuxDeviceCgr
 
 /// The device at a host path (links followed) as one at a path of the container; `None`: it
 /// is none, or it is gone.
-fn node(host: &Path, inside: &Path) -> Result<Option<LinuxDevice>, Error> {
+pub(super) fn node(host: &Path, inside: &Path) -> Result<Option<LinuxDevice>, Error> {
     let meta = match fs::metadata(host) {
         Ok(meta) => meta,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),

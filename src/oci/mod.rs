@@ -7,6 +7,7 @@
 mod apparmor;
 mod build;
 mod capability;
+mod cdi;
 mod command;
 mod devices;
 mod error;
@@ -114,6 +115,8 @@ pub struct Input<'a> {
     pub mounts: &'a [model::Mount],
     /// Devices.
     pub devices: &'a [model::Device],
+    /// CDI devices by their full names.
+    pub cdi_devices: &'a [String],
     /// Confinement.
     pub security: &'a model::Security,
     /// Limits.

@@ -125,6 +125,7 @@ impl House {
             env: Vec::new(),
             mounts: vec![out],
             devices: Vec::new(),
+            cdi_devices: Vec::new(),
             labels: BTreeMap::new(),
             annotations: BTreeMap::from([grace]),
             log_path: format!("{name}/0.log").into(),

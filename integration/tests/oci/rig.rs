@@ -158,6 +158,7 @@ impl Rig {
             hostname: &wanted.hostname,
             mounts: &wanted.mounts,
             devices: &wanted.devices,
+            cdi_devices: &[],
             security: &wanted.security,
             resources: &wanted.resources,
             namespaces: &wanted.namespaces,

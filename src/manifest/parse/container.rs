@@ -132,6 +132,7 @@ pub(super) fn container(
         env: Vec::new(),
         mounts: Vec::new(),
         devices: Vec::new(),
+        cdi_devices: Vec::new(),
         labels,
         annotations: BTreeMap::new(),
         log_path: PathBuf::new(),

@@ -110,6 +110,7 @@ fn build_case(case: &Case, host: &Host) -> Result<Spec, Error> {
             hostname: &case.hostname,
             mounts: &case.mounts,
             devices: &[],
+            cdi_devices: &[],
             security: &case.security,
             resources: &case.resources,
             namespaces: &case.namespaces,
