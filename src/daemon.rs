@@ -21,9 +21,9 @@ use crate::network::Network;
 use crate::oci::Runtime;
 use crate::pod::{Services, events, orchestrator, recovery};
 use crate::store::{RootLock, Store};
-use crate::{image, network, oci, pod, stream};
 use crate::sys::idmap;
 use crate::sys::userns::{IdMaps, Range};
+use crate::{image, network, oci, pod, stream};
 
 /// Threads that drive pods and answer calls; what blocks runs on others.
 const WORKERS: usize = 2;
