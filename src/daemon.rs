@@ -19,7 +19,7 @@ use crate::image::Images;
 use crate::manifest::controller::{self, Manifests};
 use crate::network::Network;
 use crate::oci::Runtime;
-use crate::pod::{Services, events, orchestrator, recovery};
+use crate::pod::{Services, changes, events, orchestrator, recovery};
 use crate::store::{RootLock, Store};
 use crate::sys::idmap;
 use crate::sys::userns::{IdMaps, Range};
@@ -124,6 +124,7 @@ async fn serve(config: Config) -> Result<(), String> {
         user_namespaces,
     };
     let count = pods.views().len();
+    let changes = pods.services().changes.clone();
     let face = Face::new(pods, images, manifests, streams.clone(), about);
     // Ends with the daemon, as the next one does.
     tokio::spawn(face.clone().sample());
@@ -144,6 +145,8 @@ async fn serve(config: Config) -> Result<(), String> {
     notify(sd_notify::NotifyState::Stopping);
     tracing::info!("haled stops; its pods go on running");
     stop.send_replace(true);
+    // Those who follow would hold the end up to its limit.
+    changes.close();
     let served = tokio::time::timeout(DRAIN, serving).await;
     if let Err(error) = std::fs::remove_file(&config.listen) {
         tracing::warn!(listen = %config.listen.display(), %error, "cannot delete the socket");
@@ -210,6 +213,7 @@ fn services(config: &Config, store: &Store, images: &Images) -> Result<Services,
             reset: config.healing.backoff_reset,
         },
         events: events::Events::default(),
+        changes: changes::Changes::new(Instant::now()),
         presence: orchestrator::Presence::new(
             orchestrator::Settings {
                 open_for: config.healing.orchestrator_open,

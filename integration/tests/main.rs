@@ -7,6 +7,7 @@
 mod architecture;
 mod cli;
 mod daemon;
+mod events;
 mod healing;
 mod image;
 mod lifecycle;

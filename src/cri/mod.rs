@@ -8,6 +8,7 @@ mod attach;
 mod batches;
 mod container;
 mod container_config;
+mod events;
 mod exec;
 mod exec_sync;
 mod haled_v1;

@@ -122,7 +122,7 @@ fn state(pod: &PodView) -> cri::PodSandboxState {
     }
 }
 
-fn status(pod: &PodView) -> cri::PodSandboxStatus {
+pub(super) fn status(pod: &PodView) -> cri::PodSandboxStatus {
     let mut ips = pod.ips().iter().map(ToString::to_string);
     let network = cri::PodSandboxNetworkStatus {
         ip: ips.next().unwrap_or_default(),

@@ -241,7 +241,8 @@ impl RuntimeService for Face {
         &self,
         _request: Request<cri::GetEventsRequest>,
     ) -> Result<Response<Self::GetContainerEventsStream>, Status> {
-        unbuilt("GetContainerEvents")
+        let events = Face::get_container_events(self)?;
+        Ok(Response::new(Box::pin(events)))
     }
 
     async fn list_metric_descriptors(

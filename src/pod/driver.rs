@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use super::changes::{Change, Told};
 use super::config::SandboxConfig;
 use super::record::{Origin, Phase, SandboxRecord};
 use super::registry::Pods;
@@ -23,7 +24,7 @@ use super::view::{ContainerView, PodView};
 use super::{Error, Result, Services, events, hooks};
 use crate::container::config::ContainerConfig;
 use crate::container::record::{ContainerRecord, RunsAs};
-use crate::container::state::{Ended, Init, State};
+use crate::container::state::{Ended, Init, State, nanos};
 use crate::container::{self, Place};
 use crate::health::{Kind, Outcome, Policy, Prober};
 use crate::id::{ContainerId, SandboxId};
@@ -158,6 +159,7 @@ pub(super) struct Driver {
     inbox: mpsc::Receiver<Event>,
     sender: mpsc::Sender<Event>,
     view: Arc<ArcSwap<PodView>>,
+    pub(super) told: Option<Told>,
     pub(super) answers: Answers,
     await_ready: Vec<Reply<SandboxId>>,
     await_stopped: Vec<Reply<()>>,
@@ -249,6 +251,7 @@ impl Driver {
                 containers: Vec::new(),
                 waiting: Vec::new(),
             })),
+            told: None,
             id: parts.id,
             record: parts.record,
             answers: Answers::default(),
@@ -696,7 +699,7 @@ impl Driver {
             let at = restarting.next_start_at.filter(|_| self.waiting.contains_key(name))?;
             Some((name.clone(), at))
         });
-        self.view.store(Arc::new(PodView {
+        let view = Arc::new(PodView {
             id: self.id.clone(),
             config: self.config.clone(),
             origin: self.record.origin,
@@ -707,7 +710,18 @@ impl Driver {
             runtime: self.runtime.clone(),
             containers: containers.collect(),
             waiting: waiting.collect(),
-        }));
+        });
+        self.view.store(view.clone());
+        self.tell(view);
+    }
+
+    /// Tells the clients that follow this pod what the view shows for the first time.
+    fn tell(&mut self, view: Arc<PodView>) {
+        let told = self.told.get_or_insert_with(|| Told::until(&view, &view.phase));
+        for (kind, id) in told.changes(&view, self.deletion == Deletion::Done) {
+            let at = nanos(SystemTime::now());
+            self.services.changes.tell(Change { at, kind, id, pod: view.clone() });
+        }
     }
 
     /// Where a container's log goes; empty: nowhere.

@@ -4,6 +4,7 @@
 //! another; long work runs in child tasks that report back as events. Everyone else reads
 //! the published [`view`]. No gRPC type and no manifest comes here.
 
+pub mod changes;
 pub mod config;
 mod driver;
 pub mod events;
@@ -59,6 +60,8 @@ pub struct Services {
     pub backoff: BackoffSettings,
     /// What happens to pods, for people.
     pub events: events::Events,
+    /// The same for clients of the CRI.
+    pub changes: changes::Changes,
     /// Whether an orchestrator is there.
     pub presence: orchestrator::Presence,
 }

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant, SystemTime};
 use futures_util::future::join_all;
 use tokio::sync::mpsc;
 
+use super::changes::Told;
 use super::driver::{Driver, Parts};
 use super::record::{Phase, SandboxRecord};
 use super::registry::{NOTICES, Pods};
@@ -138,6 +139,7 @@ async fn find_again(
             }
         }
     };
+    let phase_before = record.phase.clone();
     match &record.phase {
         Phase::Starting => {
             record.phase = Phase::Stopping { network: None, then_remove: true };
@@ -191,6 +193,8 @@ async fn find_again(
     let swept = monitor.is_none();
     let parts = Parts { id, record, runtime, containers: whole, monitor, notices };
     let (mut driver, handle) = Driver::new(services.clone(), pods.clone(), parts);
+    // What changed while no daemon was there is told to those who come to listen.
+    driver.told = Some(Told::until(&handle.view.load(), &phase_before));
     let exits = if swept { Monitor::exits_on_disk(&dir) } else { Vec::new() };
     for (at, state) in states.into_iter().enumerate() {
         let id = driver.containers[at].id.to_string();

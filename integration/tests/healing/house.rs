@@ -70,6 +70,7 @@ impl House {
                 reset: Duration::from_mins(10),
             },
             events: events::Events::default(),
+            changes: haled::pod::changes::Changes::new(std::time::Instant::now()),
             presence: orchestrator::Presence::new(
                 orchestrator::Settings {
                     open_for: Duration::from_secs(10),
