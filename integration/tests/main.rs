@@ -19,6 +19,7 @@ mod oci;
 mod protocol;
 mod security;
 mod stats;
+mod resources;
 mod store;
 mod stream;
 mod survival;

@@ -135,7 +135,7 @@ async fn in_time<T: Send + 'static>(
 }
 
 /// Whole or not at all, and for root alone: it holds the container's environment.
-fn write(path: &Path, spec: &Spec) -> io::Result<()> {
+pub(super) fn write(path: &Path, spec: &Spec) -> io::Result<()> {
     let new = path.with_extension("new");
     let mut file =
         File::options().write(true).create(true).truncate(true).mode(0o600).open(&new)?;

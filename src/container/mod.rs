@@ -15,6 +15,7 @@ pub mod session;
 pub mod start;
 pub mod state;
 pub mod stop;
+pub mod update;
 
 use std::path::{Path, PathBuf};
 
@@ -73,6 +74,14 @@ pub enum Error {
         /// Which.
         id: ContainerId,
         /// Why.
+        why: String,
+    },
+    /// Its limits can't be changed as asked; they are as they were.
+    #[error("the limits of container {id} can't be changed: {why}")]
+    Update {
+        /// Which.
+        id: ContainerId,
+        /// The runtime's words.
         why: String,
     },
     /// A command could not be started.

@@ -21,6 +21,7 @@ pub mod server;
 mod service;
 mod stats;
 mod status;
+mod update;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

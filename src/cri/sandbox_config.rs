@@ -71,6 +71,7 @@ pub(super) fn parse(
         userns,
         privileged: security.privileged,
         resources: linux.resources.map(resources).transpose()?,
+        overhead: linux.overhead.map(resources).transpose()?,
         runtime_handler,
     })
 }

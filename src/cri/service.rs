@@ -128,9 +128,9 @@ impl RuntimeService for Face {
 
     async fn update_container_resources(
         &self,
-        _request: Request<cri::UpdateContainerResourcesRequest>,
+        request: Request<cri::UpdateContainerResourcesRequest>,
     ) -> Result<Response<cri::UpdateContainerResourcesResponse>, Status> {
-        unbuilt("UpdateContainerResources")
+        Face::update_container_resources(self, request.into_inner()).await.map(Response::new)
     }
 
     async fn reopen_container_log(
@@ -275,9 +275,9 @@ impl RuntimeService for Face {
 
     async fn update_pod_sandbox_resources(
         &self,
-        _request: Request<cri::UpdatePodSandboxResourcesRequest>,
+        request: Request<cri::UpdatePodSandboxResourcesRequest>,
     ) -> Result<Response<cri::UpdatePodSandboxResourcesResponse>, Status> {
-        unbuilt("UpdatePodSandboxResources")
+        Face::update_pod_sandbox_resources(self, request.into_inner()).await.map(Response::new)
     }
 }
 

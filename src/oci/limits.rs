@@ -65,6 +65,17 @@ pub(super) fn resources(
     Ok(resources)
 }
 
+/// The limits of a container that is there already, checked against this machine: what an
+/// update hands to the runtime, and the oom_score_adj that can be set. Blocks for some reads
+/// below /proc and /sys.
+pub fn limits(wanted: &Resources) -> Result<(LinuxResources, i32), Error> {
+    let host = Host::read()?;
+    let mut limits = resources(wanted, Vec::new(), &host)?;
+    // Its devices stay as they are.
+    limits.set_devices(None);
+    Ok((limits, oom_score_adj(wanted.oom_score_adj, &host)?))
+}
+
 /// Zero and -1 are both "unlimited" to the CRI.
 fn bytes(field: &str, value: Option<i64>) -> Result<Option<i64>, Error> {
     match value {

@@ -27,7 +27,7 @@ use crate::sys::userns::IdMaps;
 pub use build::{build, build_on};
 pub use error::Error;
 pub use host::{Host, resolve_path};
-pub use limits::clamp_oom_score_adj;
+pub use limits::{clamp_oom_score_adj, limits};
 pub use runtime::{Exec, Runtime, exec_failure, log_words};
 
 /// What a container takes from its image unless told otherwise.

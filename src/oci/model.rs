@@ -169,6 +169,34 @@ pub struct Resources {
     pub unified: BTreeMap<String, String>,
 }
 
+impl Resources {
+    /// These limits with those of `change` that are set in place of their own. Pages and files
+    /// that `change` doesn't name stay.
+    #[must_use]
+    pub fn updated(&self, change: &Self) -> Self {
+        let text = |new: &String, old: &String| if new.is_empty() { old } else { new }.clone();
+        let mut updated = Self {
+            cpu_shares: change.cpu_shares.or(self.cpu_shares),
+            cpu_quota_us: change.cpu_quota_us.or(self.cpu_quota_us),
+            cpu_period_us: change.cpu_period_us.or(self.cpu_period_us),
+            cpuset_cpus: text(&change.cpuset_cpus, &self.cpuset_cpus),
+            cpuset_mems: text(&change.cpuset_mems, &self.cpuset_mems),
+            memory_limit_bytes: change.memory_limit_bytes.or(self.memory_limit_bytes),
+            memory_swap_bytes: change.memory_swap_bytes.or(self.memory_swap_bytes),
+            pids_limit: change.pids_limit.or(self.pids_limit),
+            oom_score_adj: match change.oom_score_adj {
+                0 => self.oom_score_adj,
+                score => score,
+            },
+            hugepage_limits: self.hugepage_limits.clone(),
+            unified: self.unified.clone(),
+        };
+        updated.hugepage_limits.extend(change.hugepage_limits.clone());
+        updated.unified.extend(change.unified.clone());
+        updated
+    }
+}
+
 /// Which PID namespace a container has.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum PidMode {
@@ -191,4 +219,36 @@ pub enum Sharing {
     Pod,
     /// The host's.
     Node,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_update_does_not_set_stays() {
+        let pages = |all: &[(&str, u64)]| all.iter().map(|(k, v)| ((*k).to_owned(), *v)).collect();
+        let old = Resources {
+            cpu_shares: Some(512),
+            cpuset_cpus: "0".into(),
+            memory_limit_bytes: Some(64),
+            oom_score_adj: 900,
+            hugepage_limits: pages(&[("2MB", 1), ("1GB", 2)]),
+            ..Resources::default()
+        };
+        assert_eq!(old.updated(&Resources::default()), old);
+        let change = Resources {
+            cpu_quota_us: Some(-1),
+            memory_limit_bytes: Some(128),
+            hugepage_limits: pages(&[("2MB", 3)]),
+            ..Resources::default()
+        };
+        let expected = Resources {
+            cpu_quota_us: Some(-1),
+            memory_limit_bytes: Some(128),
+            hugepage_limits: pages(&[("2MB", 3), ("1GB", 2)]),
+            ..old.clone()
+        };
+        assert_eq!(old.updated(&change), expected);
+    }
 }

@@ -14,6 +14,8 @@ use crate::sys::cgroup;
 
 /// How long `delete --force` may take: it waits for the kernel to end the processes.
 const DELETE_LIMIT: Duration = Duration::from_secs(30);
+/// How long `update` may take: the kernel may have to free memory for it.
+const UPDATE_LIMIT: Duration = Duration::from_secs(30);
 /// How long `--version` may take.
 const VERSION_LIMIT: Duration = Duration::from_secs(10);
 /// Bytes of output and of error output that a call keeps; the rest is read and dropped.
@@ -142,6 +144,15 @@ impl Runtime {
             Err(Error::Runtime { .. }) if !self.knows(container) => Ok(()),
             Err(error) => Err(error),
         }
+    }
+
+    /// `update --resources FILE`: the limits of a container that is there.
+    pub async fn update(&self, container: &str, resources: &Path) -> Result<(), Error> {
+        check_id(container)?;
+        let mut command = Command::new(&self.path);
+        command.args(self.global_args()).args(["update", "--resources"]).arg(resources);
+        command.arg(container);
+        self.run(command, "update", container, UPDATE_LIMIT).await.map(drop)
     }
 
     /// The ids in its state directory. None yet: none.

@@ -52,8 +52,20 @@ pub struct SandboxConfig {
     pub privileged: bool,
     /// The pod's limits, when the client says.
     pub resources: Option<Resources>,
+    /// What the pod takes beside its containers, when the client says.
+    #[serde(default)]
+    pub overhead: Option<Resources>,
     /// Empty: the default handler.
     pub runtime_handler: String,
+}
+
+/// New limits of a pod as a whole; `None`: as they were.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct SandboxResources {
+    /// What the pod takes beside its containers.
+    pub overhead: Option<Resources>,
+    /// The limits of its containers together.
+    pub resources: Option<Resources>,
 }
 
 /// Names of an address, for /etc/hosts.

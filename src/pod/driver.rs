@@ -16,7 +16,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::changes::{Change, Told};
-use super::config::SandboxConfig;
+use super::config::{SandboxConfig, SandboxResources};
 use super::record::{Origin, Phase, SandboxRecord};
 use super::registry::Pods;
 use super::sandbox::{self, Up};
@@ -31,6 +31,7 @@ use crate::id::{ContainerId, SandboxId};
 use crate::monitor::client::{Monitor, Notice};
 use crate::monitor::wire::{Event as MonitorEvent, Exit};
 use crate::oci::Runtime;
+use crate::oci::model::Resources;
 
 /// Events that may wait for the driver; senders wait when it is full.
 const INBOX: usize = 256;
@@ -60,6 +61,8 @@ pub(super) enum Call {
     },
     Remove(ContainerId, Reply<()>),
     ReopenLog(ContainerId, Reply<()>),
+    Update(ContainerId, Box<Resources>, Reply<()>),
+    UpdateSandbox(Box<SandboxResources>, Reply<()>),
     StopSandbox(Reply<()>),
     RemoveSandbox(Reply<()>),
 }
@@ -72,6 +75,7 @@ pub(super) enum Done {
     Created(ContainerId, std::result::Result<RunsAs, Error>),
     Started(ContainerId, std::result::Result<Init, Error>),
     Removed(ContainerId, std::result::Result<(), Error>),
+    Updated(ContainerId, Box<std::result::Result<Resources, Error>>),
     Probed(ContainerId, Kind, Option<Outcome>),
     PostStarted(ContainerId, hooks::Failure),
     PreStopped(ContainerId, hooks::Failure),
@@ -103,6 +107,7 @@ pub(super) enum Work {
     Creating { waiters: Vec<Reply<ContainerId>>, then_start: bool },
     Starting { waiters: Vec<Reply<()>>, ended: Option<Exit> },
     Removing,
+    Updating(Reply<()>),
 }
 
 /// A stop that has begun.
@@ -334,6 +339,8 @@ impl Driver {
             Call::Stop { id, grace, reply } => self.stop(&id, grace, reply),
             Call::Remove(id, reply) => self.remove(&id, reply),
             Call::ReopenLog(id, reply) => self.reopen_log(&id, reply),
+            Call::Update(id, change, reply) => self.update(&id, &change, reply),
+            Call::UpdateSandbox(change, reply) => self.update_sandbox(*change, reply),
             Call::StopSandbox(reply) if self.record.phase == Phase::Stopped => {
                 self.answers.add(reply, Ok(()));
             }
@@ -379,6 +386,7 @@ impl Driver {
             Done::Created(id, result) => self.created(&id, result),
             Done::Started(id, result) => self.started(&id, result),
             Done::Removed(id, result) => self.removed(&id, result),
+            Done::Updated(id, result) => self.updated(&id, *result),
             Done::Probed(id, kind, outcome) => self.probed(&id, kind, outcome),
             Done::PostStarted(id, failure) => self.post_started(&id, failure),
             Done::PreStopped(id, failure) => self.pre_stopped(&id, failure),

@@ -589,6 +589,6 @@ async fn delete_log(log: PathBuf) {
     }
 }
 
-fn no_container(id: &ContainerId) -> Arc<Error> {
+pub(super) fn no_container(id: &ContainerId) -> Arc<Error> {
     Arc::new(Error::NotFound { what: "container", id: id.to_string() })
 }

@@ -19,6 +19,7 @@ pub mod registry;
 mod restart;
 pub mod rotation;
 mod sandbox;
+mod update;
 pub mod view;
 
 use std::collections::BTreeMap;

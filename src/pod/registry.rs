@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::config::SandboxConfig;
+use super::config::{SandboxConfig, SandboxResources};
 use super::driver::{Call, Driver, Event, Handle, Parts, Reply};
 use super::record::{Origin, Phase, SandboxRecord};
 use super::view::{ContainerView, PodView};
@@ -20,7 +20,7 @@ use crate::id::{ContainerId, SandboxId};
 use crate::monitor::sysctl::{self, Own};
 use crate::network;
 use crate::oci::Runtime;
-use crate::oci::model::Sharing;
+use crate::oci::model::{Resources, Sharing};
 
 /// Notices of a monitor that may wait for the driver.
 pub(super) const NOTICES: usize = 256;
@@ -154,6 +154,19 @@ impl Pods {
     pub async fn reopen_log(&self, id: &ContainerId) -> Result<()> {
         let handle = self.handle_of(id)?;
         ask(&handle, |reply| Call::ReopenLog(id.clone(), reply)).await
+    }
+
+    /// Changes the limits of a container that runs or is yet to start: those that `change` sets.
+    pub async fn update(&self, id: &ContainerId, change: Resources) -> Result<()> {
+        let handle = self.handle_of(id)?;
+        ask(&handle, |reply| Call::Update(id.clone(), Box::new(change), reply)).await
+    }
+
+    /// Records what a pod as a whole may take. The pod's cgroup is not haled's to write: who
+    /// made it limits it (docs/decisions/0009).
+    pub async fn update_sandbox(&self, id: &SandboxId, change: SandboxResources) -> Result<()> {
+        let handle = self.handle(id)?;
+        ask(&handle, |reply| Call::UpdateSandbox(Box::new(change), reply)).await
     }
 
     /// Stops a sandbox and its containers, at once.

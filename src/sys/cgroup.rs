@@ -277,6 +277,34 @@ pub fn oom_events(path: &str) -> PathBuf {
     directory("memory", path).map(|each| each.join(file)).unwrap_or_default()
 }
 
+/// Bytes of memory in use that the kernel can't just drop: without the inactive part of the
+/// page cache, as kubelets count a working set. `None`: not accounted.
+pub fn memory_in_use(path: &str) -> Option<u64> {
+    let (usage, inactive) = match version() {
+        Version::V1 => ("memory.usage_in_bytes", "total_inactive_file "),
+        Version::V2 => ("memory.current", "inactive_file "),
+    };
+    let directory = directory("memory", path)?;
+    let read = |file: &str| fs::read_to_string(directory.join(file)).ok();
+    let usage: u64 = read(usage)?.trim().parse().ok()?;
+    let stat = read("memory.stat")?;
+    let inactive = stat.lines().find_map(|line| line.strip_prefix(inactive)?.parse().ok());
+    Some(usage.saturating_sub(inactive.unwrap_or(0)))
+}
+
+/// Limits the huge pages of a size (`2MB`) in bytes, and gives what the limit's file held.
+pub fn limit_huge_pages(path: &str, size: &str, limit: &str) -> io::Result<String> {
+    let file = match version() {
+        Version::V1 => format!("hugetlb.{size}.limit_in_bytes"),
+        Version::V2 => format!("hugetlb.{size}.max"),
+    };
+    let missing = || io::Error::other("there is no hugetlb controller");
+    let file = directory("hugetlb", path).ok_or_else(missing)?.join(file);
+    let old = fs::read_to_string(&file).map_err(|error| about("read", &file, &error))?;
+    fs::write(&file, limit).map_err(|error| about("write", &file, &error))?;
+    Ok(old.trim().to_owned())
+}
+
 /// The directories of a cgroup, one in each hierarchy.
 fn everywhere(path: &str) -> io::Result<Vec<PathBuf>> {
     let relative = relative(path)?;

@@ -1,0 +1,230 @@
+//! Limits that are changed: in the kernel, in what Status says, and over restarts.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use haled::proto::cri;
+use haled::sys::cgroup;
+use tonic::Code;
+
+use crate::daemon::Daemon;
+
+const MIB: i64 = 1 << 20;
+
+async fn update(
+    daemon: &Daemon,
+    container: &str,
+    linux: cri::LinuxContainerResources,
+) -> Result<(), tonic::Status> {
+    let request = cri::UpdateContainerResourcesRequest {
+        container_id: container.into(),
+        linux: Some(linux),
+        ..Default::default()
+    };
+    daemon.runtime().await.update_container_resources(request).await.map(drop)
+}
+
+async fn told(daemon: &Daemon, container: &str) -> cri::LinuxContainerResources {
+    daemon.status(container).await.resources.unwrap().linux.unwrap()
+}
+
+/// CPU shares, quota and period, and the memory limit, as the kernel has them.
+fn limits(daemon: &Daemon, container: &str) -> [String; 4] {
+    let read = |controller: &str, file: &str| {
+        let path = format!("{}/{container}", daemon.cgroup());
+        let path = cgroup::directory(controller, &path).unwrap().join(file);
+        std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+    };
+    let text = match cgroup::version() {
+        cgroup::Version::V1 => [
+            read("cpu", "cpu.shares"),
+            read("cpu", "cpu.cfs_quota_us"),
+            read("cpu", "cpu.cfs_period_us"),
+            read("memory", "memory.limit_in_bytes"),
+        ],
+        cgroup::Version::V2 => {
+            let max = read("cpu", "cpu.max");
+            let (quota, period) = max.trim().split_once(' ').unwrap();
+            let [quota, period] = [quota, period].map(str::to_owned);
+            [read("cpu", "cpu.weight"), quota, period, read("memory", "memory.max")]
+        }
+    };
+    text.map(|text| text.trim().to_owned())
+}
+
+fn shares(shares: &str) -> String {
+    let number: u64 = shares.parse().unwrap();
+    match cgroup::version() {
+        cgroup::Version::V1 => number.to_string(),
+        // As runc 1.1 has it.
+        cgroup::Version::V2 => (1 + ((number - 2) * 9999) / 262_142).to_string(),
+    }
+}
+
+#[tokio::test]
+async fn new_limits_hold_in_the_kernel_in_the_record_and_for_the_next_attempt() {
+    let mut daemon = Daemon::start_without_network().await;
+    let probe = r#"{"exec": {"command": ["ls", "/tmp/healthy"]}, "periodMilliseconds": 200, "failureThreshold": 2, "terminationGracePeriodSeconds": 2}"#;
+    let mut config = daemon.host_sandbox("resized");
+    config.annotations = HashMap::from([
+        ("liveness.haled/app".to_owned(), probe.to_owned()),
+        ("haled/heal".to_owned(), "restart".to_owned()),
+    ]);
+    let pod = daemon.run(&config).await;
+    let script =
+        "touch /tmp/healthy; sleep 600 & trap 'exit 3' TERM; while true; do sleep 0.1; done";
+    let mut container = Daemon::host_container("app", script);
+    container.linux.as_mut().unwrap().resources = Some(cri::LinuxContainerResources {
+        cpu_shares: 512,
+        memory_limit_in_bytes: 64 * MIB,
+        ..Default::default()
+    });
+    let id = daemon.run_container(&pod, container).await;
+    let first = limits(&daemon, &id);
+    assert_eq!((&first[0], &first[3]), (&shares("512"), &(64 * MIB).to_string()));
+
+    let change = cri::LinuxContainerResources {
+        cpu_quota: 50_000,
+        cpu_period: 100_000,
+        memory_limit_in_bytes: 96 * MIB,
+        oom_score_adj: 700,
+        ..Default::default()
+    };
+    update(&daemon, &id, change.clone()).await.unwrap();
+    let expected = [shares("512"), "50000".into(), "100000".into(), (96 * MIB).to_string()];
+    assert_eq!(limits(&daemon, &id), expected);
+    let merged = cri::LinuxContainerResources { cpu_shares: 512, ..change };
+    assert_eq!(told(&daemon, &id).await, merged);
+    let path = format!("{}/{id}", daemon.cgroup());
+    for pid in cgroup::processes(&path).unwrap() {
+        // The loop's own sleep comes and goes; it inherits.
+        if let Ok(score) = std::fs::read_to_string(format!("/proc/{pid}/oom_score_adj")) {
+            assert_eq!(score.trim(), "700");
+        }
+    }
+
+    daemon.kill();
+    daemon.launch().await;
+    assert_eq!(told(&daemon, &id).await, merged);
+    daemon.exec(&id, &["rm", "/tmp/healthy"]).await;
+    let next = daemon.attempt(&pod, "app", 1).await;
+    assert_eq!(limits(&daemon, &next), expected);
+    assert_eq!(told(&daemon, &next).await, merged);
+    daemon.remove_pod(&pod).await;
+    daemon.nothing_is_left().await;
+}
+
+#[tokio::test]
+async fn what_is_refused_changes_nothing() {
+    let daemon = Daemon::start_without_network().await;
+    let pod = daemon.run(&daemon.host_sandbox("refused")).await;
+    // 16 MiB of anonymous memory are in use for as long as it runs.
+    let script =
+        "x=$(head -c 16777216 /dev/zero | tr '\\0' x); touch /tmp/full; sleep 600; echo ${#x}";
+    let mut container = Daemon::host_container("app", script);
+    container.linux.as_mut().unwrap().resources = Some(cri::LinuxContainerResources {
+        memory_limit_in_bytes: 256 * MIB,
+        ..Default::default()
+    });
+    let id = daemon.run_container(&pod, container).await;
+    let full = async { while daemon.exec(&id, &["ls", "/tmp/full"]).await.0 != 0 {} };
+    tokio::time::timeout(Duration::from_mins(1), full).await.expect("it fills its memory");
+    let (kernel, status) = (limits(&daemon, &id), told(&daemon, &id).await);
+    let spec = || {
+        let bundle = daemon.path("state").join("pods").join(&pod).join("containers").join(&id);
+        let text = std::fs::read_to_string(bundle.join("config.json")).unwrap();
+        let spec: serde_json::Value = serde_json::from_str(&text).unwrap();
+        (spec["linux"]["resources"].clone(), spec["process"]["oomScoreAdj"].clone())
+    };
+    let before = spec();
+
+    let all =
+        cri::LinuxContainerResources { cpu_shares: 300, oom_score_adj: 600, ..Default::default() };
+    let cases = [
+        (
+            cri::LinuxContainerResources { cpuset_cpus: "4095".into(), ..all.clone() },
+            Code::FailedPrecondition,
+            "cpuset",
+        ),
+        (
+            cri::LinuxContainerResources { cpuset_cpus: "a".into(), ..all.clone() },
+            Code::InvalidArgument,
+            "cpuset_cpus",
+        ),
+        (
+            cri::LinuxContainerResources { memory_limit_in_bytes: 4 * MIB, ..all.clone() },
+            Code::FailedPrecondition,
+            "below what it uses",
+        ),
+        (
+            cri::LinuxContainerResources { cpu_period: 1, ..all.clone() },
+            Code::InvalidArgument,
+            "cpu_period",
+        ),
+    ];
+    for (change, code, word) in cases {
+        let error = update(&daemon, &id, change).await.unwrap_err();
+        assert_eq!(error.code(), code, "{error}");
+        assert!(error.message().contains(word), "{error}");
+        assert_eq!(limits(&daemon, &id), kernel, "{error}");
+        assert_eq!(told(&daemon, &id).await, status, "{error}");
+        assert_eq!(spec(), before, "{error}");
+        let pid = daemon.pid(&id).await;
+        let score = std::fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).unwrap();
+        assert_ne!(score.trim(), "600", "{error}");
+    }
+    daemon.stop(&id, 0).await;
+    let error = update(&daemon, &id, all.clone()).await.unwrap_err();
+    assert_eq!(error.code(), Code::FailedPrecondition, "{error}");
+    let unknown = update(&daemon, &"0".repeat(64), all).await.unwrap_err();
+    assert_eq!(unknown.code(), Code::NotFound);
+    daemon.remove_pod(&pod).await;
+}
+
+#[tokio::test]
+async fn a_container_that_has_yet_to_start_gets_them_at_its_start() {
+    let daemon = Daemon::start_without_network().await;
+    let pod = daemon.run(&daemon.host_sandbox("created")).await;
+    let container = Daemon::host_container("app", "exec sleep 600");
+    let id = daemon.create(&pod, container).await.unwrap();
+    let change = cri::LinuxContainerResources {
+        cpu_shares: 256,
+        cpu_quota: 20_000,
+        cpu_period: 50_000,
+        memory_limit_in_bytes: 32 * MIB,
+        oom_score_adj: 800,
+        ..Default::default()
+    };
+    update(&daemon, &id, change).await.unwrap();
+    let request = cri::StartContainerRequest { container_id: id.clone() };
+    daemon.runtime().await.start_container(request).await.unwrap();
+    let expected = [shares("256"), "20000".into(), "50000".into(), (32 * MIB).to_string()];
+    assert_eq!(limits(&daemon, &id), expected);
+    let pid = daemon.pid(&id).await;
+    let score = std::fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).unwrap();
+    assert_eq!(score.trim(), "800");
+    daemon.remove_pod(&pod).await;
+}
+
+#[tokio::test]
+async fn what_a_pod_may_take_is_remembered() {
+    let mut daemon = Daemon::start_without_network().await;
+    let pod = daemon.run(&daemon.host_sandbox("whole")).await;
+    let resources = |limit| {
+        Some(cri::LinuxContainerResources { memory_limit_in_bytes: limit, ..Default::default() })
+    };
+    let request = cri::UpdatePodSandboxResourcesRequest {
+        pod_sandbox_id: pod.clone(),
+        overhead: resources(MIB),
+        resources: resources(7 * MIB),
+    };
+    daemon.runtime().await.update_pod_sandbox_resources(request).await.unwrap();
+    daemon.kill();
+    daemon.launch().await;
+    let request = cri::PodSandboxStatusRequest { pod_sandbox_id: pod.clone(), verbose: true };
+    let status = daemon.runtime().await.pod_sandbox_status(request).await.unwrap().into_inner();
+    let info: serde_json::Value = serde_json::from_str(&status.info["info"]).unwrap();
+    assert_eq!(info["config"]["overhead"]["memory_limit_bytes"], MIB);
+    assert_eq!(info["config"]["resources"]["memory_limit_bytes"], 7 * MIB);
+    daemon.remove_pod(&pod).await;
+}

@@ -1,0 +1,147 @@
+//! Changing the limits of a container that is there: all of them, or none.
+
+use std::path::{Path, PathBuf};
+
+use oci_spec::runtime::{LinuxResources, Spec};
+
+use super::create::write;
+use super::{Error, Place};
+use crate::oci::model::Resources;
+use crate::oci::{self, Runtime};
+use crate::sys::{cgroup, oom};
+
+/// The limits for the OCI runtime, in the bundle.
+const LIMITS_FILE: &str = "update.json";
+
+/// What has been changed beside the runtime's part, to be taken back if that fails.
+struct Begun {
+    place: Place,
+    spec: Spec,
+    pages: Vec<(String, String)>,
+    scores: Option<oom::Before>,
+}
+
+/// Gives a container the limits `new` in place of `old`. `running`: `None` where it has yet to
+/// be started, and only its bundle changes.
+pub async fn update(
+    running: Option<&Runtime>,
+    place: &Place,
+    old: Resources,
+    new: Resources,
+) -> Result<(), Error> {
+    let Some(runtime) = running else {
+        let place = place.clone();
+        return blocking(move || {
+            let (limits, score) = oci::limits(&new)?;
+            respec(&place, &limits, score).map(drop)
+        })
+        .await;
+    };
+    let file = place.bundle.join(LIMITS_FILE);
+    let begun = {
+        let (place, file) = (place.clone(), file.clone());
+        blocking(move || begin(&place, &file, &old, &new)).await?
+    };
+    // The last step, as it is the one that the kernel may refuse.
+    match runtime.update(place.id.as_str(), &file).await {
+        Ok(()) => Ok(()),
+        Err(error) => {
+            blocking(move || begun.undo()).await?;
+            let why = match error {
+                oci::Error::Runtime { message, .. } => message,
+                error => error.to_string(),
+            };
+            Err(Error::Update { id: place.id.clone(), why })
+        }
+    }
+}
+
+/// Everything but the OCI runtime's part. What fails leaves nothing changed.
+fn begin(place: &Place, file: &Path, old: &Resources, new: &Resources) -> Result<Begun, Error> {
+    let refused = |why: String| Error::Update { id: place.id.clone(), why };
+    let (limits, score) = oci::limits(new)?;
+    let limit = new.memory_limit_bytes.and_then(|limit| u64::try_from(limit).ok());
+    if let Some((limit, used)) = limit.zip(cgroup::memory_in_use(&place.cgroup))
+        && limit > 0
+        && old.memory_limit_bytes != new.memory_limit_bytes
+        && limit < used
+    {
+        // cgroup v2 would take it, and kill.
+        let why = format!("memory_limit_in_bytes {limit} is below what it uses now, {used}");
+        return Err(refused(why));
+    }
+    let text = serde_json::to_vec(&limits).map_err(|error| Error::Invalid(error.to_string()))?;
+    std::fs::write(file, text).map_err(Error::io("cannot write", file))?;
+    let spec = respec(place, &limits, score)?;
+    let mut begun = Begun { place: place.clone(), spec, pages: Vec::new(), scores: None };
+    match begun.go_on(old, new, score) {
+        Ok(()) => Ok(begun),
+        Err(why) => {
+            begun.undo()?;
+            Err(refused(why))
+        }
+    }
+}
+
+impl Begun {
+    /// What runtimes don't all do at an update: huge pages, and the processes' scores.
+    fn go_on(&mut self, old: &Resources, new: &Resources, score: i32) -> Result<(), String> {
+        let cgroup = &self.place.cgroup;
+        for (size, limit) in &new.hugepage_limits {
+            if old.hugepage_limits.get(size).unwrap_or(&0) != limit {
+                let before = cgroup::limit_huge_pages(cgroup, size, &limit.to_string());
+                let before = before.map_err(|error| format!("huge pages of {size}: {error}"))?;
+                self.pages.push((size.clone(), before));
+            }
+        }
+        if old.oom_score_adj != new.oom_score_adj {
+            let before = oom::set_in_cgroup(cgroup, score);
+            self.scores = Some(before.map_err(|error| format!("oom_score_adj {score}: {error}"))?);
+        }
+        Ok(())
+    }
+
+    fn undo(self) -> Result<(), Error> {
+        if let Some(scores) = self.scores {
+            scores.restore();
+        }
+        for (size, before) in self.pages {
+            let undone = cgroup::limit_huge_pages(&self.place.cgroup, &size, &before);
+            undone.map_err(Error::io("cannot set back", self.place.cgroup.as_ref()))?;
+        }
+        let path = config(&self.place);
+        write(&path, &self.spec).map_err(Error::io("cannot write", &path))
+    }
+}
+
+/// Puts limits into the bundle's configuration. Gives the one before.
+fn respec(place: &Place, limits: &LinuxResources, score: i32) -> Result<Spec, Error> {
+    let path = config(place);
+    let unusable = |why: String| Error::Io {
+        doing: format!("cannot read {}", path.display()),
+        source: std::io::Error::other(why),
+    };
+    let before = Spec::load(&path).map_err(|error| unusable(error.to_string()))?;
+    let mut spec = before.clone();
+    let linux = spec.linux_mut().as_mut().ok_or_else(|| unusable("it has no linux".into()))?;
+    let mut limits = limits.clone();
+    limits.set_devices(linux.resources().as_ref().and_then(|old| old.devices().clone()));
+    linux.set_resources(Some(limits));
+    if let Some(process) = spec.process_mut() {
+        process.set_oom_score_adj(Some(score));
+    }
+    write(&path, &spec).map_err(Error::io("cannot write", &path))?;
+    Ok(before)
+}
+
+fn config(place: &Place) -> PathBuf {
+    place.bundle.join("config.json")
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or_else(|panic| Err(Error::Invalid(format!("changing limits failed: {panic}"))))
+}
