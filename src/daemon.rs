@@ -3,16 +3,19 @@
 //!
 //! No policy is here. Pods go on running when this ends.
 
+mod reload;
+
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
-use crate::config::Config;
 use crate::container::rotation;
+use crate::config::{Config, HealingConfig};
 use crate::cri::{About, Face, server};
 use crate::health::BackoffSettings;
 use crate::image::Images;
@@ -24,27 +27,32 @@ use crate::store::{RootLock, Store};
 use crate::sys::idmap;
 use crate::sys::userns::{IdMaps, Range};
 use crate::{image, network, oci, pod, stream};
+use reload::Reload;
 
 /// Threads that drive pods and answer calls; what blocks runs on others.
 const WORKERS: usize = 2;
 /// How long running calls may take to end after a signal to stop.
 const DRAIN: Duration = Duration::from_secs(5);
 
-/// Runs the daemon until SIGTERM or SIGINT.
-pub fn run(config: Config) -> Result<(), String> {
-    trace(&config);
+/// Runs the daemon until SIGTERM or SIGINT. `settle` gives the settings, at start and again
+/// for SIGHUP.
+pub fn run(settle: impl Fn() -> Result<Config, String> + Send + 'static) -> Result<(), String> {
+    let config = settle()?;
+    let set_level = trace(&config);
+    let reload = Reload::new(config.clone(), Box::new(settle), set_level);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKERS)
         .enable_all()
         .build()
         .map_err(|error| format!("cannot start: {error}"))?;
-    let ended = runtime.block_on(serve(config));
+    let ended = runtime.block_on(serve(config, reload));
     // Pods' tasks never end by themselves; all they have decided is on disk.
     runtime.shutdown_background();
     ended
 }
 
-fn trace(config: &Config) {
+/// Begins to log. Gives what changes the level.
+fn trace(config: &Config) -> reload::SetLevel {
     // Checked with the rest of the configuration.
     let filter = EnvFilter::try_new(&config.log.level).unwrap_or_else(|_| EnvFilter::new("info"));
     // A line that can't be written is dropped: complaining about it on the same standard error
@@ -54,14 +62,23 @@ fn trace(config: &Config) {
         .with_writer(std::io::stderr)
         .log_internal_errors(false);
     if config.log.json {
-        builder.json().init();
+        let builder = builder.json().with_filter_reloading();
+        let handle = builder.reload_handle();
+        builder.init();
+        Box::new(move |filter| handle.reload(filter).map_err(|error| error.to_string()))
     } else {
-        builder.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init();
+        let builder = builder.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()));
+        let builder = builder.with_filter_reloading();
+        let handle = builder.reload_handle();
+        builder.init();
+        Box::new(move |filter| handle.reload(filter).map_err(|error| error.to_string()))
     }
 }
 
-async fn serve(config: Config) -> Result<(), String> {
+async fn serve(config: Config, mut reload: Reload) -> Result<(), String> {
     let text = |error: &dyn std::fmt::Display| error.to_string();
+    // From the first moment on: by itself this signal ends a process.
+    let mut hangup = signal(SignalKind::hangup()).map_err(|error| text(&error))?;
     for dir in [&config.root, &config.state] {
         make_private(dir).map_err(|error| format!("cannot make {}: {error}", dir.display()))?;
     }
@@ -118,13 +135,13 @@ async fn serve(config: Config) -> Result<(), String> {
     }
     let user_namespaces = can_map_users(&config.root, &pods.services().pause).await;
     let about = About {
-        config: format!("{config:?}"),
+        config: reload.shown(),
         seccomp_dir: config.runtime.seccomp_dir.clone(),
         recursive_readonly,
         user_namespaces,
     };
     let count = pods.views().len();
-    let changes = pods.services().changes.clone();
+    let services = pods.services().clone();
     let face = Face::new(pods, images, manifests, streams.clone(), about);
     // Ends with the daemon, as the next one does.
     tokio::spawn(face.clone().sample());
@@ -138,15 +155,18 @@ async fn serve(config: Config) -> Result<(), String> {
         "haled serves"
     );
     notify(sd_notify::NotifyState::Ready);
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            Some(()) = hangup.recv() => reload.now(&services),
+        }
     }
     notify(sd_notify::NotifyState::Stopping);
     tracing::info!("haled stops; its pods go on running");
     stop.send_replace(true);
     // Those who follow would hold the end up to its limit.
-    changes.close();
+    services.changes.close();
     let served = tokio::time::timeout(DRAIN, serving).await;
     if let Err(error) = std::fs::remove_file(&config.listen) {
         tracing::warn!(listen = %config.listen.display(), %error, "cannot delete the socket");
@@ -207,21 +227,26 @@ fn services(config: &Config, store: &Store, images: &Images) -> Result<Services,
         pods_dir: config.state.join("pods"),
         pause: helper(config, "haled-pause")?,
         cgroup_parent: config.runtime.cgroup_parent.clone(),
-        backoff: BackoffSettings {
-            initial: config.healing.backoff_initial,
-            max: config.healing.backoff_max,
-            reset: config.healing.backoff_reset,
-        },
+        backoff: ArcSwap::from_pointee(backoff(&config.healing)),
         events: events::Events::default(),
         changes: changes::Changes::new(Instant::now()),
-        presence: orchestrator::Presence::new(
-            orchestrator::Settings {
-                open_for: config.healing.orchestrator_open,
-                used_within: config.healing.orchestrator_used,
-            },
-            Instant::now(),
-        ),
+        presence: orchestrator::Presence::new(orchestrator(&config.healing), Instant::now()),
     })
+}
+
+fn backoff(healing: &HealingConfig) -> BackoffSettings {
+    BackoffSettings {
+        initial: healing.backoff_initial,
+        max: healing.backoff_max,
+        reset: healing.backoff_reset,
+    }
+}
+
+fn orchestrator(healing: &HealingConfig) -> orchestrator::Settings {
+    orchestrator::Settings {
+        open_for: healing.orchestrator_open,
+        used_within: healing.orchestrator_used,
+    }
 }
 
 /// A helper: where the configuration says, else beside haled, else in ../libexec/haled.

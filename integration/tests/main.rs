@@ -6,6 +6,7 @@
 
 mod architecture;
 mod cli;
+mod config;
 mod daemon;
 mod events;
 mod healing;

@@ -44,7 +44,7 @@ enum Command {
 enum ConfigCommand {
     /// Print the default configuration, every key explained
     Default,
-    /// Say what is wrong with a configuration file, if anything
+    /// Say what is wrong with a configuration file and the config.d beside it: exit code 1, or "ok"
     Check {
         /// The file
         file: PathBuf,
@@ -58,10 +58,10 @@ fn main() -> ExitCode {
             print!("{}", Config::default_text());
             Ok(())
         }
-        Some(Command::Config(ConfigCommand::Check { file })) => Config::load(file)
-            .map(|_| println!("{}: nothing is wrong with it", file.display()))
+        Some(Command::Config(ConfigCommand::Check { file })) => Config::find(Some(file))
+            .map(|_| println!("{}: ok", file.display()))
             .map_err(|error| error.to_string()),
-        None => settle(arguments).and_then(daemon::run),
+        None => daemon::run(move || settle(&arguments)),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -73,23 +73,23 @@ fn main() -> ExitCode {
 }
 
 /// The configuration file, and over it what the command line says.
-fn settle(arguments: Arguments) -> Result<Config, String> {
+fn settle(arguments: &Arguments) -> Result<Config, String> {
     let text = |error: haled::config::Error| error.to_string();
     let mut config = Config::find(arguments.config.as_deref()).map_err(text)?;
-    let absolute = |path: PathBuf| {
-        std::path::absolute(&path).map_err(|error| format!("{}: {error}", path.display()))
+    let absolute = |path: &PathBuf| {
+        std::path::absolute(path).map_err(|error| format!("{}: {error}", path.display()))
     };
-    if let Some(root) = arguments.root {
+    if let Some(root) = &arguments.root {
         config.root = absolute(root)?;
     }
-    if let Some(state) = arguments.state {
+    if let Some(state) = &arguments.state {
         config.state = absolute(state)?;
     }
-    if let Some(listen) = arguments.listen {
+    if let Some(listen) = &arguments.listen {
         config.listen = absolute(listen)?;
     }
-    if let Some(level) = arguments.log_level {
-        config.log.level = level;
+    if let Some(level) = &arguments.log_level {
+        config.log.level.clone_from(level);
     }
     config.log.json |= arguments.log_json;
     config.check().map_err(text)?;

@@ -47,6 +47,11 @@ impl<'t> Reading<'t> {
         self.mistakes.borrow_mut().push(Mistake { line, what: format!("{key}: {what}") });
     }
 
+    /// Whether the file has this key.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.lines.borrow().contains_key(key)
+    }
+
     /// In the file's order.
     pub(super) fn into_mistakes(self) -> Vec<Mistake> {
         let mut mistakes = self.mistakes.into_inner();

@@ -1,6 +1,6 @@
 //! The daemon's TOML file: schema, defaults, validation, documentation.
 //!
-//! Parsed once, at start; no other room reads it: each is handed its own settings.
+//! Parsed at start and at a reload; no other room reads it: each is handed its own settings.
 //!
 //! `file` turns TOML into values and knows where each stood, `schema` says which keys there
 //! are, `check` what each may be. Never here: the environment, the command line, or a look at
@@ -137,35 +137,70 @@ pub struct Error(pub String);
 
 /// Where the file is looked for when none is named.
 pub const DEFAULT_PATH: &str = "/etc/haled/config.toml";
+/// The directory of further files, beside the file.
+pub const DROP_INS: &str = "config.d";
+/// Files in it: more is a slip.
+const DROP_INS_LIMIT: usize = 256;
 /// The longest file that is read, in bytes.
 const LENGTH_LIMIT: u64 = 1 << 20;
 
 impl Config {
-    /// Reads the file that was named, or the one at [`DEFAULT_PATH`], which may be missing.
+    /// Reads the file that was named, or the one at [`DEFAULT_PATH`], which may be missing; and
+    /// over it every `*.toml` in the directory [`DROP_INS`] beside it, in the order of their
+    /// names: key by key, so that a table that a file has keeps what it doesn't say. An unknown
+    /// key is refused with the nearest one.
     pub fn find(named: Option<&Path>) -> Result<Self, Error> {
-        match named {
-            Some(path) => Self::load(path),
-            None if Path::new(DEFAULT_PATH).exists() => Self::load(Path::new(DEFAULT_PATH)),
-            None => Ok(Self::default()),
+        let main = named.unwrap_or(Path::new(DEFAULT_PATH));
+        let mut paths = Vec::new();
+        if named.is_some() || main.exists() {
+            paths.push(main.to_owned());
         }
+        let dir = main.with_file_name(DROP_INS);
+        let drop_ins = drop_ins(&dir)
+            .map_err(|error| Error(format!("cannot read {}: {error}", dir.display())))?;
+        paths.extend(drop_ins);
+        let load = |path: PathBuf| match read(&path) {
+            Ok(text) => Ok((path, text)),
+            Err(error) => Err(Error(format!("cannot read {}: {error}", path.display()))),
+        };
+        let files: Vec<_> = paths.into_iter().map(load).collect::<Result<_, _>>()?;
+        Self::parse(&files)
     }
 
-    /// Reads a file. An unknown key is refused with the nearest one.
-    pub fn load(path: &Path) -> Result<Self, Error> {
-        let text = read(path)
-            .map_err(|error| Error(format!("cannot read {}: {error}", path.display())))?;
-        Self::parse(&text, path)
-    }
-
-    /// Reads a file's text; `path` is only named in errors.
-    pub fn parse(text: &str, path: &Path) -> Result<Self, Error> {
-        schema::read(text).map_err(|mistakes| {
-            let line = |mistake: &file::Mistake| match mistake.line {
-                Some(line) => format!("{}:{line}: {}", path.display(), mistake.what),
-                None => format!("{}: {}", path.display(), mistake.what),
+    /// Reads files' texts, each over those before it; their paths are only named in errors.
+    pub fn parse(files: &[(PathBuf, String)]) -> Result<Self, Error> {
+        let texts: Vec<&str> = files.iter().map(|(_, text)| text.as_str()).collect();
+        schema::read(&texts).map_err(|mistakes| {
+            let line = |(at, mistake): &(usize, file::Mistake)| {
+                let path = files[*at].0.display();
+                match mistake.line {
+                    Some(line) => format!("{path}:{line}: {}", mistake.what),
+                    None => format!("{path}: {}", mistake.what),
+                }
             };
             Error(mistakes.iter().map(line).collect::<Vec<_>>().join("\n"))
         })
+    }
+
+    /// What a daemon that runs with these settings can take of `new`, and the tables and keys
+    /// that it can't: they need a restart.
+    pub fn reloaded(&self, new: &Self) -> (Self, Vec<&'static str>) {
+        let mut taken = self.clone();
+        taken.healing.clone_from(&new.healing);
+        taken.log.level.clone_from(&new.log.level);
+        let left = [
+            ("root", taken.root != new.root),
+            ("state", taken.state != new.state),
+            ("listen", taken.listen != new.listen),
+            ("helper_dir", taken.helper_dir != new.helper_dir),
+            ("runtime", taken.runtime != new.runtime),
+            ("network", taken.network != new.network),
+            ("image", taken.image != new.image),
+            ("stream", taken.stream != new.stream),
+            ("manifest", taken.manifest != new.manifest),
+            ("log.json", taken.log.json != new.log.json),
+        ];
+        (taken, left.into_iter().filter(|(_, changed)| *changed).map(|(name, _)| name).collect())
     }
 
     /// Whether every value is one that may be: for after the command line has changed some.
@@ -182,6 +217,27 @@ impl Config {
     pub fn default_text() -> &'static str {
         include_str!("default.toml")
     }
+}
+
+/// None there: none.
+fn drop_ins(dir: &Path) -> std::io::Result<Vec<PathBuf>> {
+    let entries = match std::fs::read_dir(dir) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?,
+    };
+    let mut paths = Vec::new();
+    for entry in entries {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "toml") {
+            paths.push(path);
+        }
+        if paths.len() > DROP_INS_LIMIT {
+            let why = format!("more than {DROP_INS_LIMIT} files are there");
+            return Err(std::io::Error::other(why));
+        }
+    }
+    paths.sort();
+    Ok(paths)
 }
 
 fn read(path: &Path) -> std::io::Result<String> {

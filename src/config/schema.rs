@@ -11,26 +11,39 @@ use super::{
     RuntimeConfig, StreamConfig, check,
 };
 
-/// Reads a file's text; every mistake in it, in its order.
-pub(super) fn read(text: &str) -> Result<Config, Vec<Mistake>> {
-    let reading = Reading::new(text);
-    let config = match DeTable::parse(text) {
-        Ok(table) => fill(&reading, table.get_ref()),
-        Err(error) => {
-            reading.note(error.span().map(|span| span.start), error.message().to_owned());
-            return Err(reading.into_mistakes());
+/// Reads files' texts, each over those before it; every mistake in them with the number of its
+/// file, in their order.
+pub(super) fn read(texts: &[&str]) -> Result<Config, Vec<(usize, Mistake)>> {
+    let readings: Vec<Reading<'_>> = texts.iter().map(|text| Reading::new(text)).collect();
+    let mut config = Config::default();
+    let mut whole = true;
+    for (reading, text) in readings.iter().zip(texts) {
+        match DeTable::parse(text) {
+            Ok(table) => fill(reading, table.get_ref(), &mut config),
+            Err(error) => {
+                whole = false;
+                reading.note(error.span().map(|span| span.start), error.message().to_owned());
+            }
         }
-    };
-    for (key, what) in check::mistakes(&config) {
-        reading.note_key(&key, &what);
     }
-    let mistakes = reading.into_mistakes();
+    // What a file that can't be read leaves out would pass for a mistake of the others.
+    let mistakes = if whole { check::mistakes(&config) } else { Vec::new() };
+    for (key, what) in mistakes {
+        // The last that has it has set it.
+        let has = readings.iter().rev().find(|reading| reading.has(&key));
+        if let Some(reading) = has.or(readings.first()) {
+            reading.note_key(&key, &what);
+        }
+    }
+    let of_file = |(at, reading): (usize, Reading<'_>)| {
+        reading.into_mistakes().into_iter().map(move |mistake| (at, mistake))
+    };
+    let mistakes: Vec<_> = readings.into_iter().enumerate().flat_map(of_file).collect();
     if mistakes.is_empty() { Ok(config) } else { Err(mistakes) }
 }
 
-/// The defaults, and over them what the file says.
-pub(super) fn fill<'r, 't>(reading: &'r Reading<'t>, table: &'r DeTable<'t>) -> Config {
-    let mut config = Config::default();
+/// Puts what a file says over what there is.
+pub(super) fn fill<'r, 't>(reading: &'r Reading<'t>, table: &'r DeTable<'t>, config: &mut Config) {
     let mut top = Section::top(reading, table);
     top.set("root", &mut config.root);
     top.set("state", &mut config.state);
@@ -44,7 +57,6 @@ pub(super) fn fill<'r, 't>(reading: &'r Reading<'t>, table: &'r DeTable<'t>) -> 
     manifest(top.section("manifest"), &mut config.manifest);
     log(top.section("log"), &mut config.log);
     top.finish();
-    config
 }
 
 fn runtime(mut section: Section<'_, '_>, config: &mut RuntimeConfig) {

@@ -4,7 +4,7 @@ use toml::de::DeTable;
 use super::*;
 
 fn parse(text: &str) -> Result<Config, String> {
-    Config::parse(text, Path::new("haled.toml")).map_err(|error| error.0)
+    Config::parse(&[("haled.toml".into(), text.to_owned())]).map_err(|error| error.0)
 }
 
 fn refused(text: &str) -> String {
@@ -15,7 +15,7 @@ fn refused(text: &str) -> String {
 fn keys() -> Vec<String> {
     let text = "[runtime.handlers.NAME]";
     let reading = file::Reading::new(text);
-    schema::fill(&reading, DeTable::parse(text).unwrap().get_ref());
+    schema::fill(&reading, DeTable::parse(text).unwrap().get_ref(), &mut Config::default());
     reading.asked()
 }
 
@@ -223,7 +223,50 @@ fn a_named_file_must_be_there_and_short() {
     std::fs::write(&path, "state = \"/run/other\"").unwrap();
     assert_eq!(Config::find(Some(&path)).unwrap().state, PathBuf::from("/run/other"));
     std::fs::write(&path, "#".repeat(LENGTH_LIMIT as usize + 1)).unwrap();
-    assert!(Config::load(&path).unwrap_err().0.ends_with("it is longer than 1 MiB"));
+    assert!(Config::find(Some(&path)).unwrap_err().0.ends_with("it is longer than 1 MiB"));
+}
+
+#[test]
+fn files_beside_it_go_over_it_key_by_key_in_the_order_of_their_names() {
+    let dir = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
+    let path = dir.path().join("config.toml");
+    let find = || Config::find(Some(&path)).map_err(|error| error.0);
+    std::fs::create_dir(dir.path().join(DROP_INS)).unwrap();
+    write("config.toml", "[healing]\nbackoff_initial = \"1s\"\nbackoff_max = \"2s\"");
+    write("config.d/20.toml", "[healing]\nbackoff_max = \"4s\"");
+    write("config.d/10.toml", "[healing]\nbackoff_max = \"3s\"\n[runtime.handlers.youki]");
+    write("config.d/30.toml.off", "nonsense");
+    let config = find().unwrap();
+    let seconds = Duration::from_secs;
+    let healing = &config.healing;
+    assert_eq!((healing.backoff_initial, healing.backoff_max), (seconds(1), seconds(4)));
+    assert!(
+        ["crun", "runc", "youki"].iter().all(|name| config.runtime.handlers.contains_key(*name))
+    );
+
+    // A mistake is told where it is, also one that two files make together.
+    write("config.d/10.toml", "x = 1");
+    write("config.d/20.toml", "\n[healing]\nbackoff_max = \"500ms\"");
+    let error = find().unwrap_err();
+    assert!(error.contains("config.d/10.toml:1: "), "{error}");
+    assert!(error.contains("config.d/20.toml:3: healing.backoff_max: found 500ms"), "{error}");
+    write("config.d/10.toml", "[");
+    assert!(find().unwrap_err().contains("config.d/10.toml:1: "));
+}
+
+#[test]
+fn what_a_reload_can_not_take_is_named() {
+    let old = Config::default();
+    let mut new = Config::default();
+    assert_eq!(old.reloaded(&new), (old.clone(), vec![]));
+    new.healing.backoff_max = Duration::from_mins(1);
+    new.log.level = "debug".into();
+    assert_eq!(old.reloaded(&new), (new.clone(), vec![]));
+    let taken = new.clone();
+    new.stream.port = 1;
+    new.log.json = true;
+    assert_eq!(old.reloaded(&new), (taken, vec!["stream", "log.json"]));
 }
 
 #[test]

@@ -26,6 +26,8 @@ mod update;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
+
 use crate::image::Images;
 use crate::manifest::controller::Manifests;
 use crate::pod::Pods;
@@ -47,7 +49,7 @@ pub struct Face {
 #[derive(Debug, Clone)]
 pub struct About {
     /// The effective configuration, for Status' verbose info.
-    pub config: String,
+    pub config: Arc<ArcSwap<String>>,
     /// The directory of Localhost seccomp profiles with a relative path.
     pub seccomp_dir: std::path::PathBuf,
     /// The handlers whose runtime can make mounts recursively read-only.

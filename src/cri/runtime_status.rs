@@ -70,7 +70,7 @@ impl Face {
         });
         let mut info = HashMap::new();
         if request.verbose {
-            info.insert("config".to_owned(), self.about.config.clone());
+            info.insert("config".to_owned(), self.about.config.load().to_string());
             let runtimes: HashMap<_, _> =
                 services.runtimes.iter().map(|(name, runtime)| (name, &runtime.path)).collect();
             let more = json!({

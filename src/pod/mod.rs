@@ -25,6 +25,8 @@ pub mod view;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use arc_swap::ArcSwap;
+
 use crate::health::BackoffSettings;
 use crate::id::{ContainerId, SandboxId};
 use crate::image::Images;
@@ -57,8 +59,8 @@ pub struct Services {
     pub pause: PathBuf,
     /// Of pods that come without a cgroup parent.
     pub cgroup_parent: String,
-    /// Between restarts.
-    pub backoff: BackoffSettings,
+    /// Between restarts; changed by a reload of the settings.
+    pub backoff: ArcSwap<BackoffSettings>,
     /// What happens to pods, for people.
     pub events: events::Events,
     /// The same for clients of the CRI.

@@ -20,13 +20,13 @@ pub struct Settings {
 /// The CRI connections of this moment. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Presence {
-    settings: Settings,
     started: Instant,
     connections: Arc<Mutex<Connections>>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Connections {
+    settings: Settings,
     next: u64,
     open: HashMap<u64, Connection>,
     /// When an orchestrator's connection that is closed by now was used last.
@@ -50,7 +50,13 @@ impl Presence {
     /// `started`: the daemon's own start. An orchestrator is taken to be there until it has had
     /// the time to connect again and be known.
     pub fn new(settings: Settings, started: Instant) -> Self {
-        Self { settings, started, connections: Arc::default() }
+        let connections = Connections { settings, next: 0, open: HashMap::new(), left: None };
+        Self { started, connections: Arc::new(Mutex::new(connections)) }
+    }
+
+    /// Other settings from now on.
+    pub fn configure(&self, settings: Settings) {
+        self.lock().settings = settings;
     }
 
     /// A connection was opened.
@@ -64,9 +70,9 @@ impl Presence {
 
     /// Whether an orchestrator is there.
     pub fn there(&self, now: Instant) -> bool {
-        let Settings { open_for, used_within } = self.settings;
         let since = |then| now.saturating_duration_since(then);
         let connections = self.lock();
+        let Settings { open_for, used_within } = connections.settings;
         since(self.started) < open_for + used_within
             || connections.left.is_some_and(|used| since(used) <= used_within)
             || connections.open.values().any(|connection| {
@@ -76,7 +82,7 @@ impl Presence {
 
     /// How often it is worth looking: often against the time that a silence lasts.
     pub fn look_every(&self) -> Duration {
-        self.settings.used_within / 10
+        self.lock().settings.used_within / 10
     }
 
     /// How long an orchestrator may leave something undone before it is taken to be gone.
@@ -103,7 +109,7 @@ impl Drop for Open {
         let mut connections = self.presence.lock();
         let Some(closed) = connections.open.remove(&self.number) else { return };
         // What counts is from its opening to its last use, which needs no clock here.
-        if closed.used.duration_since(closed.opened) >= self.presence.settings.open_for {
+        if closed.used.duration_since(closed.opened) >= connections.settings.open_for {
             connections.left = connections.left.max(Some(closed.used));
         }
     }

@@ -46,7 +46,7 @@ impl Driver {
         // A daemon that was away goes by what was decided before it went.
         let decided = restarting.next_start_at.filter(|_| restarting.after.as_ref() == Some(&id));
         let next = decided.unwrap_or_else(|| {
-            let delay = restarting.backoff.after_exit(ran, &self.services.backoff);
+            let delay = restarting.backoff.after_exit(ran, &self.services.backoff.load());
             let delay = i64::try_from(delay.as_nanos()).unwrap_or(i64::MAX);
             ended.finished_at.saturating_add(delay)
         });
@@ -242,8 +242,8 @@ impl Driver {
     /// The next attempt could not be made: tried again after a back-off.
     pub(super) fn restart_failed(&mut self, name: &str, why: &str) {
         let restarting = self.record.restarts.entry(name.to_owned()).or_default();
-        let delay = restarting.backoff.after_exit(Duration::ZERO, &self.services.backoff);
-        let delay = delay.max(self.services.backoff.initial);
+        let delay = restarting.backoff.after_exit(Duration::ZERO, &self.services.backoff.load());
+        let delay = delay.max(self.services.backoff.load().initial);
         let at = nanos(SystemTime::now() + delay);
         restarting.next_start_at = Some(at);
         self.waiting.insert(name.to_owned(), Instant::now() + delay);

@@ -64,11 +64,11 @@ impl House {
             monitor: helper_dir().join("haled-monitor"),
             pause: helper_dir().join("haled-pause"),
             cgroup_parent: cgroup.clone(),
-            backoff: BackoffSettings {
+            backoff: arc_swap::ArcSwap::from_pointee(BackoffSettings {
                 initial: Duration::from_millis(300),
                 max: Duration::from_secs(1),
                 reset: Duration::from_mins(10),
-            },
+            }),
             events: events::Events::default(),
             changes: haled::pod::changes::Changes::new(std::time::Instant::now()),
             presence: orchestrator::Presence::new(
