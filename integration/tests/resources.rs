@@ -228,3 +228,25 @@ async fn what_a_pod_may_take_is_remembered() {
     assert_eq!(info["config"]["resources"]["memory_limit_bytes"], 7 * MIB);
     daemon.remove_pod(&pod).await;
 }
+
+#[tokio::test]
+async fn a_class_that_can_not_be_given_is_refused_by_name() {
+    let daemon = Daemon::start_without_network().await;
+    let mut config = daemon.host_sandbox("classes");
+    let key = "rdt.resources.beta.kubernetes.io/container.cached";
+    config.annotations.insert(key.into(), "no-such-class".into());
+    let pod = daemon.run(&config).await;
+    let cases = [("cached", "no-such-class"), ("disk", "block I/O class \"fast\"")];
+    for (name, word) in cases {
+        let mut container = Daemon::host_container(name, "true");
+        if name == "disk" {
+            let key = "io.kubernetes.cri.blockio-class".to_owned();
+            container.annotations.insert(key, "fast".into());
+        }
+        let error = daemon.create(&pod, container).await.unwrap_err();
+        assert_eq!(error.code(), Code::InvalidArgument, "{error}");
+        assert!(error.message().contains(word), "{error}");
+    }
+    daemon.create(&pod, Daemon::host_container("plain", "true")).await.unwrap();
+    daemon.remove_pod(&pod).await;
+}

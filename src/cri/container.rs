@@ -8,8 +8,13 @@ use serde_json::{Value, json};
 use tonic::Status;
 
 use super::pod_sandbox::{gone_is_fine, selected};
+<<<<<<< HEAD
 use super::status::{invalid, of_image, of_pod};
 use super::{Face, container_config};
+=======
+use super::status::{invalid, of_pod};
+use super::{Face, classes, container_config};
+>>>>>>> f4b7bcf (cri: resctrl classes by annotation, and no silence about block I/O classes)
 use crate::container::state::State;
 use crate::container::stop::signal_number;
 use crate::health::{Health, Report};
@@ -30,6 +35,9 @@ impl Face {
             let why = "a privileged container needs a privileged sandbox";
             return Err(invalid(format!("config.linux.security_context.privileged: {why}")));
         }
+        let (pods, own) = (&pod.config.annotations, &config.annotations);
+        classes::refuse_block_io(pods, own, &config.name)?;
+        config.resources.rdt_class = classes::rdt(pods, own, &config.name);
         if config.user_image.is_empty() {
             config.user_image.clone_from(&config.image);
         }

@@ -307,6 +307,7 @@ pub(super) fn resources(resources: cri::LinuxContainerResources) -> Result<Resou
             .map(|limit| (limit.page_size, limit.limit))
             .collect(),
         unified: resources.unified.into_iter().collect(),
+        rdt_class: None,
     })
 }
 

@@ -118,6 +118,7 @@ fn linux(
     let mut linux = Linux::default();
     linux
         .set_resources(Some(limits::resources(input.resources, devices.rules, host)?))
+        .set_intel_rdt(limits::rdt(input.resources, host)?)
         .set_devices(Some(devices.nodes))
         .set_cgroups_path(Some(cgroup_path(input.cgroup_path)?))
         .set_namespaces(Some(namespaces(input, host)?))

@@ -34,6 +34,8 @@ pub struct Host {
     pub apparmor: Option<BTreeSet<String>>,
     /// /sys/devices/system/cpu/cpuN/thermal_throttle, those that are there.
     pub thermal_throttle: Vec<String>,
+    /// The classes of resctrl; `None`: it isn't mounted, or this machine has none.
+    pub rdt_classes: Option<BTreeSet<String>>,
     /// /proc/self/mountinfo.
     pub mountinfo: String,
 }
@@ -56,6 +58,7 @@ impl Host {
             lower_oom_score_adj: capability::is_effective(caps::Capability::CAP_SYS_RESOURCE),
             apparmor: apparmor()?,
             thermal_throttle: thermal_throttle(),
+            rdt_classes: rdt_classes(),
             mountinfo: read("/proc/self/mountinfo")?,
         })
     }
@@ -78,6 +81,18 @@ fn apparmor() -> Result<Option<BTreeSet<String>>, Error> {
     let profiles = read("/sys/kernel/security/apparmor/profiles")?;
     let name = |line: &str| line.rsplit_once(" (").map_or(line, |(name, _)| name).to_owned();
     Ok(Some(profiles.lines().map(name).collect()))
+}
+
+/// A class is a directory there, beside those of the kernel's own.
+fn rdt_classes() -> Option<BTreeSet<String>> {
+    let root = Path::new("/sys/fs/resctrl");
+    // Not mounted, the directory is empty.
+    if !root.join("schemata").exists() {
+        return None;
+    }
+    let entries = fs::read_dir(root).ok()?.flatten();
+    let classes = entries.filter(|entry| entry.path().join("schemata").exists());
+    Some(classes.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect())
 }
 
 fn thermal_throttle() -> Vec<String> {

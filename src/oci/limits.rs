@@ -2,7 +2,8 @@
 //! cgroup-v2 documents).
 
 use oci_spec::runtime::{
-    LinuxCpu, LinuxDeviceCgroup, LinuxHugepageLimit, LinuxMemory, LinuxPids, LinuxResources,
+    LinuxCpu, LinuxDeviceCgroup, LinuxHugepageLimit, LinuxIntelRdt, LinuxMemory, LinuxPids,
+    LinuxResources,
 };
 
 use super::Error;
@@ -213,6 +214,24 @@ fn unified(
     Ok(Some(wanted.unified.clone().into_iter().collect()))
 }
 
+/// The class of resctrl, which must be there: whoever runs the node makes it.
+pub(super) fn rdt(wanted: &Resources, host: &Host) -> Result<Option<LinuxIntelRdt>, Error> {
+    let Some(class) = &wanted.rdt_class else { return Ok(None) };
+    let field = "resources.rdt_class";
+    let Some(classes) = &host.rdt_classes else {
+        let why = format!("{class:?} needs resctrl, which isn't mounted at /sys/fs/resctrl");
+        return Err(Error::unsupported(field, why));
+    };
+    if !classes.contains(class) {
+        let known: Vec<&str> = classes.iter().map(String::as_str).collect();
+        let why = format!("is no class of /sys/fs/resctrl; there are: {}", known.join(", "));
+        return Err(Error::invalid(field, class, why));
+    }
+    let mut rdt = LinuxIntelRdt::default();
+    rdt.set_clos_id(Some(class.clone()));
+    Ok(Some(rdt))
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -229,6 +248,7 @@ mod tests {
             lower_oom_score_adj: true,
             apparmor: None,
             thermal_throttle: vec![],
+            rdt_classes: None,
             mountinfo: String::new(),
         }
     }
@@ -320,6 +340,21 @@ mod tests {
             assert!(error.is_bad_request() && error.to_string().contains(name), "{error}");
         }
         assert!(oom_score_adj(1001, &host()).is_err());
+    }
+
+    #[test]
+    fn a_class_of_resctrl_must_be_there() {
+        let wanted = Resources { rdt_class: Some("gold".into()), ..Resources::default() };
+        let with = |classes: &[&str]| Host {
+            rdt_classes: Some(classes.iter().map(|&class| class.to_owned()).collect()),
+            ..host()
+        };
+        let given = rdt(&wanted, &with(&["gold", "silver"])).unwrap().unwrap();
+        assert_eq!(given.clos_id().as_deref(), Some("gold"));
+        let missing = rdt(&wanted, &with(&["silver"])).unwrap_err().to_string();
+        assert!(missing.contains("there are: silver"), "{missing}");
+        assert!(rdt(&wanted, &host()).unwrap_err().to_string().contains("isn't mounted"));
+        assert_eq!(rdt(&Resources::default(), &host()).unwrap(), None);
     }
 
     #[test]

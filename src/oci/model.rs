@@ -167,6 +167,9 @@ pub struct Resources {
     pub hugepage_limits: BTreeMap<String, u64>,
     /// cgroup v2 files, verbatim.
     pub unified: BTreeMap<String, String>,
+    /// The class of the kernel's resctrl (cache and memory bandwidth) it is in, for good.
+    #[serde(default)]
+    pub rdt_class: Option<String>,
 }
 
 impl Resources {
@@ -190,6 +193,7 @@ impl Resources {
             },
             hugepage_limits: self.hugepage_limits.clone(),
             unified: self.unified.clone(),
+            rdt_class: self.rdt_class.clone(),
         };
         updated.hugepage_limits.extend(change.hugepage_limits.clone());
         updated.unified.extend(change.unified.clone());

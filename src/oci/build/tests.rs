@@ -48,6 +48,7 @@ fn machine() -> Host {
         lower_oom_score_adj: false,
         apparmor: None,
         thermal_throttle: vec!["/sys/devices/system/cpu/cpu0/thermal_throttle".to_owned()],
+        rdt_classes: None,
         mountinfo: "27 1 254:0 / / rw shared:1 - ext4 /dev/vda rw\n".to_owned(),
     }
 }
