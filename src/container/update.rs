@@ -13,10 +13,11 @@ use crate::sys::{cgroup, oom};
 /// The limits for the OCI runtime, in the bundle.
 const LIMITS_FILE: &str = "update.json";
 
-/// What has been changed beside the runtime's part, to be taken back if that fails.
+/// What was before, to be put back if the runtime's part fails.
 struct Begun {
     place: Place,
     spec: Spec,
+    limits: cgroup::Limits,
     pages: Vec<(String, String)>,
     scores: Option<oom::Before>,
 }
@@ -72,8 +73,10 @@ fn begin(place: &Place, file: &Path, old: &Resources, new: &Resources) -> Result
     }
     let text = serde_json::to_vec(&limits).map_err(|error| Error::Invalid(error.to_string()))?;
     std::fs::write(file, text).map_err(Error::io("cannot write", file))?;
+    let before = cgroup::Limits::read(&place.cgroup, new.unified.keys().map(String::as_str));
     let spec = respec(place, &limits, score)?;
-    let mut begun = Begun { place: place.clone(), spec, pages: Vec::new(), scores: None };
+    let place = place.clone();
+    let mut begun = Begun { place, spec, limits: before, pages: Vec::new(), scores: None };
     match begun.go_on(old, new, score) {
         Ok(()) => Ok(begun),
         Err(why) => {
@@ -105,6 +108,9 @@ impl Begun {
         if let Some(scores) = self.scores {
             scores.restore();
         }
+        // Runtimes put back at most what they were told before, not what the kernel had.
+        let failed = Error::io("cannot set back", self.place.cgroup.as_ref());
+        self.limits.restore().map_err(failed)?;
         for (size, before) in self.pages {
             let undone = cgroup::limit_huge_pages(&self.place.cgroup, &size, &before);
             undone.map_err(Error::io("cannot set back", self.place.cgroup.as_ref()))?;

@@ -6,6 +6,7 @@
 
 mod hierarchies;
 mod kill;
+mod limits;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -14,6 +15,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use hierarchies::{Hierarchies, hierarchies};
+pub use limits::Limits;
 
 /// Cgroups walked below one; more is taken for an attack or a loop, and an error.
 const MAX_CGROUPS: usize = 65_536;
