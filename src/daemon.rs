@@ -14,8 +14,8 @@ use arc_swap::ArcSwap;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
-use crate::container::rotation;
 use crate::config::{Config, HealingConfig};
+use crate::container::rotation;
 use crate::cri::{About, Face, server};
 use crate::health::BackoffSettings;
 use crate::image::Images;

@@ -8,13 +8,8 @@ use serde_json::{Value, json};
 use tonic::Status;
 
 use super::pod_sandbox::{gone_is_fine, selected};
-<<<<<<< HEAD
 use super::status::{invalid, of_image, of_pod};
-use super::{Face, container_config};
-=======
-use super::status::{invalid, of_pod};
 use super::{Face, classes, container_config};
->>>>>>> f4b7bcf (cri: resctrl classes by annotation, and no silence about block I/O classes)
 use crate::container::state::State;
 use crate::container::stop::signal_number;
 use crate::health::{Health, Report};

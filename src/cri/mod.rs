@@ -5,11 +5,8 @@
 //! was measured lately.
 
 mod attach;
-<<<<<<< HEAD
 mod batches;
-=======
 mod classes;
->>>>>>> f4b7bcf (cri: resctrl classes by annotation, and no silence about block I/O classes)
 mod container;
 mod container_config;
 mod events;

@@ -87,7 +87,7 @@ impl Presence {
 
     /// How long an orchestrator may leave something undone before it is taken to be gone.
     pub fn silence(&self) -> Duration {
-        self.settings.used_within
+        self.lock().settings.used_within
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Connections> {

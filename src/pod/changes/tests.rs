@@ -48,6 +48,7 @@ fn container((digit, state): &(u8, State)) -> Arc<ContainerView> {
         env: vec![],
         mounts: vec![],
         devices: vec![],
+        cdi_devices: vec![],
         labels: BTreeMap::new(),
         annotations: BTreeMap::new(),
         log_path: PathBuf::new(),
