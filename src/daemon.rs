@@ -75,6 +75,7 @@ fn trace(config: &Config) -> reload::SetLevel {
     }
 }
 
+#[expect(clippy::too_many_lines, reason = "one step after another, in the order of a start")]
 async fn serve(config: Config, mut reload: Reload) -> Result<(), String> {
     let text = |error: &dyn std::fmt::Display| error.to_string();
     // From the first moment on: by itself this signal ends a process.
