@@ -59,6 +59,7 @@ build: toolchain ## build haled and halectl for use, into target/release
 check: toolchain ## formatting, lints, docs, arrows between rooms, unit tests
 	$(CARGO) fmt --check
 	$(CARGO) clippy --all-targets -- -D warnings
+	$(CARGO) clippy --no-default-features --bin haled-monitor -- -D warnings
 	RUSTDOCFLAGS='-D rustdoc::broken_intra_doc_links' $(CARGO) doc --no-deps --lib --quiet
 	$(CARGO) test --quiet --lib
 	$(CARGO) test --quiet --test integration architecture::

@@ -8,7 +8,7 @@ use super::create::write;
 use super::{Error, Place};
 use crate::oci::model::Resources;
 use crate::oci::{self, Runtime};
-use crate::sys::{cgroup, oom};
+use crate::sys::cgroup::{self, oom_score};
 
 /// The limits for the OCI runtime, in the bundle.
 const LIMITS_FILE: &str = "update.json";
@@ -19,7 +19,7 @@ struct Begun {
     spec: Spec,
     limits: cgroup::Limits,
     pages: Vec<(String, String)>,
-    scores: Option<oom::Before>,
+    scores: Option<oom_score::Before>,
 }
 
 /// Gives a container the limits `new` in place of `old`. `running`: `None` where it has yet to
@@ -98,7 +98,7 @@ impl Begun {
             }
         }
         if old.oom_score_adj != new.oom_score_adj {
-            let before = oom::set_in_cgroup(cgroup, score);
+            let before = oom_score::set(cgroup, score);
             self.scores = Some(before.map_err(|error| format!("oom_score_adj {score}: {error}"))?);
         }
         Ok(())

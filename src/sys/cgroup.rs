@@ -7,6 +7,7 @@
 mod hierarchies;
 mod kill;
 mod limits;
+pub mod oom_score;
 
 use std::collections::BTreeSet;
 use std::fs;
