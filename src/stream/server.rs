@@ -14,10 +14,11 @@ use hyper::header::{
 };
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
+use hyper::upgrade::Upgraded;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use super::command::{self, Start, Wanted};
@@ -45,6 +46,9 @@ pub struct Settings {
     /// How long a client may take to open the streams of its session.
     pub creation: Duration,
 }
+
+/// One of [`MAX_SESSIONS`]; shared by all that belongs to the session.
+type Place = Arc<OwnedSemaphorePermit>;
 
 /// What a token stands for.
 enum Session {
@@ -134,7 +138,7 @@ impl Server {
         }
     }
 
-    async fn connection(self, stream: TcpStream, place: Arc<tokio::sync::OwnedSemaphorePermit>) {
+    async fn connection(self, stream: TcpStream, place: Place) {
         if let Err(error) = crate::sys::socket::prepare_tcp(&stream) {
             tracing::debug!(%error, "a streaming connection can't be set up");
         }
@@ -153,11 +157,7 @@ impl Server {
         }
     }
 
-    fn answer(
-        self,
-        mut request: Request<Body>,
-        place: Arc<tokio::sync::OwnedSemaphorePermit>,
-    ) -> Response<Full<Bytes>> {
+    fn answer(self, mut request: Request<Body>, place: Place) -> Response<Full<Bytes>> {
         if request.method() != Method::GET && request.method() != Method::POST {
             return plain(StatusCode::METHOD_NOT_ALLOWED, "405: Method Not Allowed");
         }
@@ -179,14 +179,8 @@ impl Server {
             let why = "unable to upgrade: missing upgrade headers in request".to_owned();
             return refused(Refusal::BadRequest(why), spoken);
         }
-        let upgrade = hyper::upgrade::on(&mut request);
         let Settings { idle, creation, .. } = self.settings;
-        tokio::spawn(async move {
-            let _place = place;
-            let upgraded = match upgrade.await {
-                Ok(upgraded) => TokioIo::new(upgraded),
-                Err(error) => return tracing::debug!(%error, "an upgrade failed"),
-            };
+        hand_on(&mut request, place, move |upgraded| async move {
             let connection = Connection::new(upgraded, idle);
             let version = negotiate::version(subprotocol);
             match session {
@@ -207,7 +201,7 @@ impl Server {
         self,
         mut request: Request<Body>,
         session: Session,
-        place: Arc<tokio::sync::OwnedSemaphorePermit>,
+        place: Place,
     ) -> Response<Full<Bytes>> {
         let spoken = match session {
             Session::Exec(..) | Session::Attach(..) => negotiate::COMMAND_WEBSOCKET,
@@ -222,14 +216,8 @@ impl Server {
         let Some(accept) = accept else {
             return plain(StatusCode::BAD_REQUEST, "Sec-WebSocket-Key is missing");
         };
-        let upgrade = hyper::upgrade::on(&mut request);
         let Settings { idle, creation, .. } = self.settings;
-        tokio::spawn(async move {
-            let _place = place;
-            let upgraded = match upgrade.await {
-                Ok(upgraded) => TokioIo::new(upgraded),
-                Err(error) => return tracing::debug!(%error, "an upgrade failed"),
-            };
+        hand_on(&mut request, place, move |upgraded| async move {
             match session {
                 Session::Exec(wanted, start) | Session::Attach(wanted, start) => {
                     let version = negotiate::version(subprotocol);
@@ -250,6 +238,23 @@ impl Server {
         }
         response
     }
+}
+
+/// Has `serve` go on with the connection once it has changed its protocol. `place` is given
+/// back when that is over.
+fn hand_on<Served: Future<Output = ()> + Send>(
+    request: &mut Request<Body>,
+    place: Place,
+    serve: impl FnOnce(TokioIo<Upgraded>) -> Served + Send + 'static,
+) {
+    let upgrade = hyper::upgrade::on(request);
+    tokio::spawn(async move {
+        let _place = place;
+        match upgrade.await {
+            Ok(upgraded) => serve(TokioIo::new(upgraded)).await,
+            Err(error) => tracing::debug!(%error, "an upgrade failed"),
+        }
+    });
 }
 
 fn switching(protocol: &'static str) -> Response<Full<Bytes>> {
