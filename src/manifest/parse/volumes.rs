@@ -57,17 +57,8 @@ pub(super) fn volumes(
                 format!("\"{}\" is there twice", name.as_ref().unwrap_or(&String::new())),
             );
         }
-        let there: Vec<&str> =
-            SOURCES.iter().copied().filter(|source| object.get(source).is_some()).collect();
-        let [source] = there[..] else {
-            // One of another kind has been told already.
-            if !there.is_empty() || !SOURCES_LATER.iter().any(|kind| object.get(kind).is_some()) {
-                let what = format!("exactly one of {} is wanted", SOURCES.join(", "));
-                mistakes.add(object.path.clone(), what);
-            }
-            continue;
-        };
-        let Some(inner) = object.object(source, mistakes) else { continue };
+        let source = exactly_one(&object, SOURCES, SOURCES_LATER, mistakes);
+        let Some((source, inner)) = source else { continue };
         let source = match source {
             "emptyDir" => Some(empty_dir(&inner, mistakes)),
             "hostPath" => host_path(&inner, mistakes),
@@ -76,6 +67,27 @@ pub(super) fn volumes(
         volumes.extend(name.zip(source).map(|(name, source)| Volume { name, source }));
     }
     volumes
+}
+
+/// The one of `kinds` that an object has, and what is in it. `later`: those that haled doesn't
+/// know yet.
+fn exactly_one<'o>(
+    object: &'o Object<'_>,
+    kinds: &[&'static str],
+    later: &[&str],
+    mistakes: &mut Mistakes,
+) -> Option<(&'static str, Object<'o>)> {
+    let there: Vec<&'static str> =
+        kinds.iter().copied().filter(|kind| object.get(kind).is_some()).collect();
+    if let [kind] = there[..] {
+        return Some((kind, object.object(kind, mistakes)?));
+    }
+    // One of another kind has been told already.
+    if !there.is_empty() || !later.iter().any(|kind| object.get(kind).is_some()) {
+        let what = format!("exactly one of {} is wanted", kinds.join(", "));
+        mistakes.add(object.path.clone(), what);
+    }
+    None
 }
 
 fn empty_dir(object: &Object<'_>, mistakes: &mut Mistakes) -> VolumeSource {
@@ -147,17 +159,8 @@ fn projected(
     let (mut all, mut secret) = (Vec::new(), false);
     for source in objects(object, "sources", mistakes) {
         source.only(PROJECTED, PROJECTED_LATER, mistakes);
-        let there: Vec<&str> =
-            PROJECTED.iter().copied().filter(|kind| source.get(kind).is_some()).collect();
-        let [kind] = there[..] else {
-            // One of another kind has been told already.
-            if !there.is_empty() || !PROJECTED_LATER.iter().any(|kind| source.get(kind).is_some()) {
-                let what = format!("exactly one of {} is wanted", PROJECTED.join(", "));
-                mistakes.add(source.path.clone(), what);
-            }
-            continue;
-        };
-        let Some(inner) = source.object(kind, mistakes) else { continue };
+        let kind = exactly_one(&source, PROJECTED, PROJECTED_LATER, mistakes);
+        let Some((kind, inner)) = kind else { continue };
         if kind == "downwardAPI" {
             inner.only(&["items"], &[], mistakes);
             all.extend(fields(&inner, default, scope, mistakes));
