@@ -1,7 +1,6 @@
 //! Rotates the logs of pods that no kubelet looks after: those of manifests always, those of
 //! CRI clients while no orchestrator is there.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -19,52 +18,54 @@ pub async fn run(pods: Pods, limits: Limits) {
     loop {
         tokio::time::sleep(LOOK).await;
         let orchestrated = pods.services().presence.there(Instant::now());
-        for pod in pods.views() {
-            if pod.origin == Origin::Manifest || !orchestrated {
-                rotate_pod(&pods, &pod, limits).await;
+        let mut written = pods.views();
+        written.retain(|pod| pod.origin == Origin::Manifest || !orchestrated);
+        let due = blocking(move || Ok(due(&written, limits))).await.unwrap_or_else(|error| {
+            tracing::error!(error, "cannot look at the logs");
+            Vec::new()
+        });
+        for container in due {
+            if let Err(error) = rotate(&pods, &container, limits).await {
+                let log = container.log_path.display();
+                tracing::error!(container = %container.id, %log, error, "cannot rotate the log");
             }
         }
     }
 }
 
-async fn rotate_pod(pods: &Pods, pod: &PodView, limits: Limits) {
-    for container in &pod.containers {
-        if matches!(container.state, State::Running(_))
-            && !container.log_path.as_os_str().is_empty()
-            && let Err(error) = rotate(pods, container, limits).await
-        {
-            let log = container.log_path.display();
-            tracing::error!(container = %container.id, %log, error, "cannot rotate the log");
-        }
-    }
+/// The containers whose log is too long.
+fn due(pods: &[Arc<PodView>], limits: Limits) -> Vec<Arc<ContainerView>> {
+    let is_due = |container: &&Arc<ContainerView>| {
+        let log = &container.log_path;
+        matches!(container.state, State::Running(_))
+            && !log.as_os_str().is_empty()
+            && rotation::is_due(log, limits).unwrap_or_else(|error| {
+                tracing::error!(log = %log.display(), %error, "cannot look at the log");
+                false
+            })
+    };
+    pods.iter().flat_map(|pod| &pod.containers).filter(is_due).cloned().collect()
 }
 
-async fn rotate(pods: &Pods, container: &Arc<ContainerView>, limits: Limits) -> Result<(), String> {
-    let due = files(&container.log_path, move |log| {
-        if rotation::is_due(log, limits)? {
-            rotation::set_aside(log, jiff::Timestamp::now()).map(Some)
-        } else {
-            Ok(None)
-        }
-    });
-    let Some(aside) = due.await? else { return Ok(()) };
-    if let Err(error) = pods.reopen_log(&container.id).await {
-        // One that has just ended writes no more, and its log is where its readers look.
-        files(&container.log_path, move |log| rotation::put_back(log, &aside)).await?;
-        return match error.as_ref() {
-            super::Error::WrongState(_) | super::Error::NotFound { .. } => Ok(()),
-            _ => Err(error.to_string()),
-        };
+async fn rotate(pods: &Pods, container: &ContainerView, limits: Limits) -> Result<(), String> {
+    let log = container.log_path.clone();
+    let aside = blocking(move || rotation::set_aside(&log, jiff::Timestamp::now())).await?;
+    let log = container.log_path.clone();
+    let Err(error) = pods.reopen_log(&container.id).await else {
+        return blocking(move || rotation::tidy(&log, limits)).await;
+    };
+    // One that has just ended writes no more, and its log is where its readers look.
+    blocking(move || rotation::put_back(&log, &aside)).await?;
+    match error.as_ref() {
+        super::Error::WrongState(_) | super::Error::NotFound { .. } => Ok(()),
+        _ => Err(error.to_string()),
     }
-    files(&container.log_path, move |log| rotation::tidy(log, limits)).await
 }
 
 /// On a thread that may block: compressing takes its time, and file systems can hang.
-async fn files<T: Send + 'static>(
-    log: &Path,
-    work: impl FnOnce(&Path) -> std::io::Result<T> + Send + 'static,
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> std::io::Result<T> + Send + 'static,
 ) -> Result<T, String> {
-    let log = log.to_owned();
-    let done = tokio::task::spawn_blocking(move || work(&log)).await;
+    let done = tokio::task::spawn_blocking(work).await;
     done.map_err(|panic| panic.to_string())?.map_err(|error| error.to_string())
 }
