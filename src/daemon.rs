@@ -75,7 +75,6 @@ fn trace(config: &Config) -> reload::SetLevel {
     }
 }
 
-#[expect(clippy::too_many_lines, reason = "one step after another, in the order of a start")]
 async fn serve(config: Config, mut reload: Reload) -> Result<(), String> {
     let text = |error: &dyn std::fmt::Display| error.to_string();
     // From the first moment on: by itself this signal ends a process.
@@ -128,21 +127,9 @@ async fn serve(config: Config, mut reload: Reload) -> Result<(), String> {
         // The sender lives as long as this function.
         drop(stopped.wait_for(|stop| *stop).await);
     };
-    let mut recursive_readonly = BTreeSet::new();
-    for (name, runtime) in &pods.services().runtimes {
-        if runtime.mounts_recursively_readonly().await {
-            recursive_readonly.insert(name.clone());
-        }
-    }
-    let user_namespaces = can_map_users(&config.root, &pods.services().pause).await;
-    let about = About {
-        config: reload.shown(),
-        seccomp_dir: config.runtime.seccomp_dir.clone(),
-        recursive_readonly,
-        user_namespaces,
-    };
     let count = pods.views().len();
     let services = pods.services().clone();
+    let about = about(&config, &reload, &services).await;
     let face = Face::new(pods, images, manifests, streams.clone(), about);
     // Ends with the daemon, as the next one does.
     tokio::spawn(face.clone().sample());
@@ -183,6 +170,22 @@ async fn serve(config: Config, mut reload: Reload) -> Result<(), String> {
             );
             Ok(())
         }
+    }
+}
+
+/// What Status tells: some of it is found out by trying.
+async fn about(config: &Config, reload: &Reload, services: &Services) -> About {
+    let mut recursive_readonly = BTreeSet::new();
+    for (name, runtime) in &services.runtimes {
+        if runtime.mounts_recursively_readonly().await {
+            recursive_readonly.insert(name.clone());
+        }
+    }
+    About {
+        config: reload.shown(),
+        seccomp_dir: config.runtime.seccomp_dir.clone(),
+        recursive_readonly,
+        user_namespaces: can_map_users(&config.root, &services.pause).await,
     }
 }
 
