@@ -62,7 +62,10 @@ pub async fn create(
     let with_images = config.mounts.iter_mut().filter(|mount| mount.image.is_some());
     for (mount, mounted) in with_images.zip(&prepared.volumes) {
         if let Some(volume) = &mount.image {
-            mount.host_path = sub_path(mounted, &volume.sub_path, &volume.name)?;
+            let (mounted, part, name) =
+                (mounted.clone(), volume.sub_path.clone(), volume.name.clone());
+            let found = move || sub_path(&mounted, &part, &name);
+            mount.host_path = in_time(deadline, &volume.name, found).await?;
             mount.readonly = true;
         }
     }
@@ -102,7 +105,7 @@ pub async fn create(
             cgroup_path: &place.cgroup,
             annotations: &config.annotations,
         })?;
-        let path = place.bundle.join("config.json");
+        let path = place.config_file();
         write(&path, &spec).map_err(Error::io("cannot write", &path))?;
         let user = spec.process().as_ref().map(|process| process.user().clone());
         Ok(user.map_or(RunsAs { uid: 0, gid: 0, groups: Vec::new() }, |user| RunsAs {

@@ -4,11 +4,12 @@
 //! the command goes with all its descendants, whatever they did to escape it.
 
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
-use std::process::Stdio;
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::process::Child;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::{Error, Place};
@@ -27,7 +28,7 @@ const LINGER: Duration = Duration::from_millis(500);
 const PREFIX: &str = "exec-";
 
 /// In a scratch directory: the command's pid.
-pub(super) const PID_FILE: &str = "pid";
+const PID_FILE: &str = "pid";
 
 /// What a command gave.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -48,34 +49,15 @@ pub async fn run(
     command: &[String],
     limit: Option<Duration>,
 ) -> Result<Output, Error> {
-    let name = command.first().cloned().unwrap_or_default();
-    if name.is_empty() {
+    if command.first().is_none_or(String::is_empty) {
         return Err(Error::Invalid(format!("no command was given to run in {}", place.id)));
     }
-    let failed = |why: String| Error::Exec { id: place.id.clone(), command: name.clone(), why };
+    let failed = |why| Error::exec(place, command, why);
     let deadline = limit.map(|limit| Instant::now() + limit);
 
     let mut scratch = Scratch::new(runtime, place)?;
-    let of_container = read_process(place)?;
-    let pid_file = scratch.dir.join(PID_FILE);
-    let spec = Exec {
-        container: place.id.as_str(),
-        command,
-        process: &of_container,
-        console_socket: None,
-        sub_cgroup: scratch.sub_cgroup.as_deref(),
-        pid_file: &pid_file,
-    };
-    let mut child = runtime
-        .exec(&spec, &scratch.dir)?
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        // With the runtime that it has started: one group to kill.
-        .process_group(0)
-        .spawn()
-        .map_err(|error| failed(error.to_string()))?;
-    scratch.group = child.id().and_then(|pid| i32::try_from(pid).ok());
+    let stdio = [Stdio::null(), Stdio::piped(), Stdio::piped()];
+    let mut child = scratch.start(runtime, place, command, None, stdio)?;
     let mut output = Output::default();
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
 
@@ -110,14 +92,12 @@ pub async fn run(
     let Some(status) = ended else {
         scratch.kill(&mut child).await;
         let limit = limit.unwrap_or_default();
+        let name = command[0].clone();
         return Err(Error::ExecTimeout { id: place.id.clone(), command: name, limit });
     };
     let status = status.map_err(|error| failed(error.to_string()))?;
-    output.exit_code = exit_code(status);
-    let failure = if status.success() { None } else { oci::exec_failure(&scratch.dir) };
-    scratch.finished();
-    // The runtime ended before there was a command: the words are the runtime's.
-    failure.map_or(Ok(output), |why| Err(failed(why)))
+    output.exit_code = scratch.finished(status).map_err(failed)?;
+    Ok(output)
 }
 
 /// Ends what a daemon that is gone was executing in a container: nobody waits for it any
@@ -132,21 +112,15 @@ pub fn end_leftovers(place: &Place) {
     }
 }
 
-pub(super) fn exit_code(status: std::process::ExitStatus) -> i32 {
+fn exit_code(status: ExitStatus) -> i32 {
     use std::os::unix::process::ExitStatusExt as _;
     status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0))
 }
 
 /// The container's process as config.json has it.
-pub(super) fn read_process(place: &Place) -> Result<oci_spec::runtime::Process, Error> {
-    let path = place.bundle.join("config.json");
-    let spec = oci_spec::runtime::Spec::load(&path).map_err(|error| Error::Io {
-        doing: format!("cannot read {}", path.display()),
-        source: std::io::Error::other(error),
-    })?;
-    spec.process()
-        .clone()
-        .ok_or_else(|| Error::Invalid(format!("{} has no process", path.display())))
+fn read_process(place: &Place) -> Result<oci_spec::runtime::Process, Error> {
+    let lacking = || Error::Invalid(format!("{} has no process", place.config_file().display()));
+    place.spec()?.process().clone().ok_or_else(lacking)
 }
 
 /// Reads to the end, keeping at most `MAX_OUTPUT`. A read error ends it like an end of file:
@@ -218,9 +192,9 @@ pub(super) struct Scratch {
     traces: Traces,
     pub(super) dir: PathBuf,
     /// What the runtime takes for its cgroup; `None`: this runtime has no such thing.
-    pub(super) sub_cgroup: Option<String>,
+    sub_cgroup: Option<String>,
     /// The process group of the keeper and the runtime.
-    pub(super) group: Option<i32>,
+    group: Option<i32>,
     over: bool,
 }
 
@@ -242,8 +216,41 @@ impl Scratch {
         Ok(scratch)
     }
 
+    /// Starts the command with the runtime, as the container's own user, in its environment.
+    /// `console`: where its terminal goes; `stdio`: its three streams.
+    pub(super) fn start(
+        &mut self,
+        runtime: &Runtime,
+        place: &Place,
+        command: &[String],
+        console: Option<&Path>,
+        stdio: [Stdio; 3],
+    ) -> Result<Child, Error> {
+        let of_container = read_process(place)?;
+        let spec = Exec {
+            container: place.id.as_str(),
+            command,
+            process: &of_container,
+            console_socket: console,
+            sub_cgroup: self.sub_cgroup.as_deref(),
+            pid_file: &self.dir.join(PID_FILE),
+        };
+        let [stdin, stdout, stderr] = stdio;
+        let child = runtime
+            .exec(&spec, &self.dir)?
+            .stdin(stdin)
+            .stdout(stdout)
+            .stderr(stderr)
+            // With the runtime that it has started: one group to kill.
+            .process_group(0)
+            .spawn()
+            .map_err(|error| Error::exec(place, command, error.to_string()))?;
+        self.group = child.id().and_then(|pid| i32::try_from(pid).ok());
+        Ok(child)
+    }
+
     /// Ends the command and its descendants, and waits for that.
-    async fn kill(mut self, child: &mut tokio::process::Child) {
+    async fn kill(mut self, child: &mut Child) {
         self.over = true;
         // The runtime first: it must not start what is killed next.
         self.kill_group();
@@ -255,12 +262,15 @@ impl Scratch {
         }
     }
 
-    /// The command ended by itself: what it started in the background may go on.
-    pub(super) fn finished(mut self) {
+    /// The command ended by itself: what it started in the background may go on. Gives its exit
+    /// code or, where the runtime ended before there was a command, the runtime's words.
+    pub(super) fn finished(mut self, status: ExitStatus) -> Result<i32, String> {
+        let failure = if status.success() { None } else { oci::exec_failure(&self.dir) };
         self.over = true;
         self.traces.delete_dir();
         let traces = self.traces.clone();
         tokio::task::spawn_blocking(move || traces.sweep());
+        failure.map_or_else(|| Ok(exit_code(status)), Err)
     }
 
     /// Kills the keeper, the runtime and what it has started. Where no cgroup holds that

@@ -102,6 +102,12 @@ impl Error {
         let doing = format!("{doing} {}", path.display());
         move |source| Self::Io { doing, source }
     }
+
+    /// A command could not be started in that container.
+    fn exec(place: &Place, command: &[String], why: String) -> Self {
+        let command = command.first().cloned().unwrap_or_default();
+        Self::Exec { id: place.id.clone(), command, why }
+    }
 }
 
 /// Where a container's files and cgroup are, derived from its id and its pod alone.
@@ -123,5 +129,17 @@ impl Place {
             bundle: pod_dir.join("containers").join(id),
             cgroup: format!("{}/{id}", cgroup_parent.trim_end_matches('/')),
         }
+    }
+
+    /// What the OCI runtime goes by.
+    pub fn config_file(&self) -> PathBuf {
+        self.bundle.join("config.json")
+    }
+
+    /// What is in it. Blocks.
+    fn spec(&self) -> Result<oci_spec::runtime::Spec, Error> {
+        let path = self.config_file();
+        let unreadable = |error| Error::io("cannot read", &path)(std::io::Error::other(error));
+        oci_spec::runtime::Spec::load(&path).map_err(unreadable)
     }
 }

@@ -12,9 +12,9 @@ use tokio::io::{AsyncRead, AsyncWrite, Interest};
 use tokio::net::UnixListener;
 use tokio::net::unix::pipe;
 
-use super::exec::{PID_FILE, Scratch, exit_code, read_process};
+use super::exec::Scratch;
 use super::{Error, Place};
-use crate::oci::{self, Exec, Runtime};
+use crate::oci::{self, Runtime};
 use crate::sys::socket;
 
 /// In the scratch directory.
@@ -62,29 +62,13 @@ pub async fn start(
     let failed = move |why: String| Error::Exec { id, command: name, why };
 
     let mut scratch = Scratch::new(runtime, place)?;
-    let of_container = read_process(place)?;
-    let pid_file = scratch.dir.join(PID_FILE);
     let console = streams.tty.then(|| Console::listen(&scratch.dir)).transpose()?;
-    let spec = Exec {
-        container: place.id.as_str(),
-        command,
-        process: &of_container,
-        console_socket: console.as_ref().map(|console| console.path.as_path()),
-        sub_cgroup: scratch.sub_cgroup.as_deref(),
-        pid_file: &pid_file,
-    };
     let pipe = |wanted: bool| {
         if wanted && !streams.tty { Stdio::piped() } else { Stdio::null() }
     };
-    let mut child = runtime
-        .exec(&spec, &scratch.dir)?
-        .stdin(pipe(streams.stdin))
-        .stdout(pipe(streams.stdout))
-        .stderr(pipe(streams.stderr))
-        .process_group(0)
-        .spawn()
-        .map_err(|error| failed.clone()(error.to_string()))?;
-    scratch.group = child.id().and_then(|pid| i32::try_from(pid).ok());
+    let stdio = [streams.stdin, streams.stdout, streams.stderr].map(pipe);
+    let path = console.as_ref().map(|console| console.path.as_path());
+    let mut child = scratch.start(runtime, place, command, path, stdio)?;
 
     let master = match console {
         None => None,
@@ -105,9 +89,7 @@ pub async fn start(
     // A task of its own: it goes on whether or not it is waited for.
     let task = tokio::spawn(async move {
         let status = child.wait().await.map_err(|error| failed.clone()(error.to_string()))?;
-        let failure = if status.success() { None } else { oci::exec_failure(&scratch.dir) };
-        scratch.finished();
-        failure.map_or(Ok(exit_code(status)), |why| Err(failed(why)))
+        scratch.finished(status).map_err(failed)
     });
     let ended: Ended =
         Box::pin(async move { task.await.unwrap_or_else(|panic| Err(lost(panic.to_string()))) });

@@ -1,6 +1,6 @@
 //! Changing the limits of a container that is there: all of them, or none.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use oci_spec::runtime::{LinuxResources, Spec};
 
@@ -115,21 +115,18 @@ impl Begun {
             let undone = cgroup::limit_huge_pages(&self.place.cgroup, &size, &before);
             undone.map_err(Error::io("cannot set back", self.place.cgroup.as_ref()))?;
         }
-        let path = config(&self.place);
+        let path = self.place.config_file();
         write(&path, &self.spec).map_err(Error::io("cannot write", &path))
     }
 }
 
 /// Puts limits into the bundle's configuration. Gives the one before.
 fn respec(place: &Place, limits: &LinuxResources, score: i32) -> Result<Spec, Error> {
-    let path = config(place);
-    let unusable = |why: String| Error::Io {
-        doing: format!("cannot read {}", path.display()),
-        source: std::io::Error::other(why),
-    };
-    let before = Spec::load(&path).map_err(|error| unusable(error.to_string()))?;
+    let path = place.config_file();
+    let before = place.spec()?;
     let mut spec = before.clone();
-    let linux = spec.linux_mut().as_mut().ok_or_else(|| unusable("it has no linux".into()))?;
+    let lacking = || Error::Invalid(format!("{} has no linux", path.display()));
+    let linux = spec.linux_mut().as_mut().ok_or_else(lacking)?;
     let mut limits = limits.clone();
     limits.set_devices(linux.resources().as_ref().and_then(|old| old.devices().clone()));
     linux.set_resources(Some(limits));
@@ -138,10 +135,6 @@ fn respec(place: &Place, limits: &LinuxResources, score: i32) -> Result<Spec, Er
     }
     write(&path, &spec).map_err(Error::io("cannot write", &path))?;
     Ok(before)
-}
-
-fn config(place: &Place) -> PathBuf {
-    place.bundle.join("config.json")
 }
 
 async fn blocking<T: Send + 'static>(

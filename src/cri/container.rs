@@ -297,7 +297,7 @@ fn verbose(pod: &PodView, container: &ContainerView) -> HashMap<String, String> 
         _ => None,
     };
     // Only read for a person's question; gone with the bundle.
-    let spec = std::fs::read(container.place.bundle.join("config.json")).ok();
+    let spec = std::fs::read(container.place.config_file()).ok();
     let spec = spec.and_then(|text| serde_json::from_slice::<Value>(&text).ok());
     let info = json!({
         "pid": pid,

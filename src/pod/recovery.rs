@@ -167,7 +167,7 @@ async fn find_again(
         let place = Place::new(&container, &dir, &parent);
         // One that healing made and never started is made anew by healing.
         let unfinished = record.state == State::Created
-            && (record.made_by_healing || !place.bundle.join("config.json").exists());
+            && (record.made_by_healing || !place.config_file().exists());
         if unfinished {
             tracing::info!(container = %container, "removing a container whose creation was cut off");
             let removed = remove::files(&services.images, &place).await;
