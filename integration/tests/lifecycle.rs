@@ -3,7 +3,7 @@
 use haled::proto::cri;
 use tonic::Code;
 
-use crate::daemon::Daemon;
+use crate::daemon::{Daemon, PATIENCE};
 
 #[tokio::test]
 async fn a_pod_lives_and_dies_and_leaves_nothing() {
@@ -61,12 +61,11 @@ async fn exit_codes_signals_and_oom_are_told_apart() {
     // PID 1 can't kill itself by a signal it doesn't handle: its child can be.
     assert_eq!(ends("child", "sh -c 'kill -TERM $$'; exit $?").await, (143, "Error".into()));
 
-    let term = daemon
-        .run_container(
-            &pod,
-            Daemon::container("term", "trap 'exit 143' TERM; while true; do sleep 0.05; done"),
-        )
-        .await;
+    let script = "trap 'exit 143' TERM; touch /tmp/trapped; while true; do sleep 0.05; done";
+    let term = daemon.run_container(&pod, Daemon::container("term", script)).await;
+    // Until its trap is set, PID 1 is deaf to the signal.
+    let trapped = async { while daemon.exec(&term, &["ls", "/tmp/trapped"]).await.0 != 0 {} };
+    tokio::time::timeout(PATIENCE, trapped).await.expect("it sets its trap");
     daemon.stop(&term, 30).await;
     assert_eq!(daemon.exited(&term).await.exit_code, 143);
     let deaf =
