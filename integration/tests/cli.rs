@@ -10,7 +10,9 @@ use std::process::{Command, Output, Stdio};
 use server::Server;
 
 fn halectl(address: &Path, args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_halectl"));
+    // As from a terminal: jobs in the background of a script ignore the signal.
+    let mut command = Command::new("env");
+    command.args(["--default-signal=INT", env!("CARGO_BIN_EXE_halectl")]);
     command.env_remove("HALED_ADDRESS").arg("--address").arg(address).args(args);
     command.stdin(Stdio::null());
     command
