@@ -23,3 +23,5 @@ pub mod socket;
 pub mod tree;
 pub mod userns;
 pub mod wait;
+#[cfg(feature = "daemon")]
+pub mod watch;

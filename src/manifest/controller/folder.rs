@@ -1,17 +1,24 @@
 //! The directory of manifests: what is added, changed and removed there acts.
 //!
-//! It is looked at every two seconds: simple, right also on file systems without inotify(7),
-//! and the pods of what was removed while haled was away are found the same way.
+//! It is looked at whenever the kernel tells that something happened in it, and from time to
+//! time: what changed while haled was away, or on a file system that tells nothing, is found the
+//! same way. A file that somebody is still writing is left for later.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use super::{Key, Manifests};
+use crate::sys::watch::{Watch, is_being_written};
 
-/// Between looks.
-const LOOK: Duration = Duration::from_secs(2);
+/// Between looks at a directory that is watched, where nothing happens.
+const LOOK: Duration = Duration::from_secs(10);
+/// Between looks at one that isn't: it isn't there, or can't be watched.
+const LOOK_UNWATCHED: Duration = Duration::from_secs(2);
+/// What happens in quick succession is looked at once.
+const SETTLE: Duration = Duration::from_millis(20);
 /// The longest manifest, in bytes; as `apply` has it.
 const MAX_MANIFEST: u64 = 1024 * 1024;
 
@@ -23,7 +30,18 @@ impl Manifests {
     pub(super) async fn watch(self, dir: PathBuf) {
         let mut seen: BTreeMap<PathBuf, Stamp> = BTreeMap::new();
         let mut conflicts: BTreeMap<PathBuf, String> = BTreeMap::new();
+        let watch = Watch::new();
+        if let Err(error) = &watch {
+            tracing::warn!(
+                dir = %dir.display(), %error,
+                "cannot watch for manifests, only look every {LOOK_UNWATCHED:?}: \
+                 is fs.inotify.max_user_instances too low?"
+            );
+        }
         loop {
+            // Another directory may be at its path by now. First this, then the look: so
+            // nothing is missed between them.
+            let watched = watch.as_ref().ok().filter(|watch| watch.add(&dir).is_ok());
             let of_dir = dir.clone();
             match tokio::task::spawn_blocking(move || manifests(&of_dir)).await {
                 Ok(Ok(files)) => self.compare(&files, &mut seen, &mut conflicts).await,
@@ -32,7 +50,17 @@ impl Manifests {
                 }
                 Err(error) => tracing::error!(%error, "cannot look for manifests"),
             }
-            tokio::time::sleep(LOOK).await;
+            match watched {
+                Some(watch) => {
+                    let happened = tokio::time::timeout(LOOK, watch.happened()).await;
+                    if let Ok(Err(error)) = happened {
+                        tracing::warn!(dir = %dir.display(), %error, "cannot watch for manifests");
+                        tokio::time::sleep(LOOK_UNWATCHED).await;
+                    }
+                    tokio::time::sleep(SETTLE).await;
+                }
+                None => tokio::time::sleep(LOOK_UNWATCHED).await,
+            }
         }
     }
 
@@ -43,30 +71,35 @@ impl Manifests {
         seen: &mut BTreeMap<PathBuf, Stamp>,
         conflicts: &mut BTreeMap<PathBuf, String>,
     ) {
+        let mut unfinished = Vec::new();
         for (file, stamp) in files {
             // A conflict ends when the other one goes: that is no change of this file.
             let told = conflicts.remove(file);
             if seen.get(file) == Some(stamp) && told.is_none() {
                 continue;
             }
-            if let Some(why) = self.take(file, told.as_ref()).await {
-                conflicts.insert(file.clone(), why);
+            match self.take(file, told.as_ref()).await {
+                Taken::Done => {}
+                Taken::Unfinished => unfinished.push(file),
+                Taken::Conflict(why) => drop(conflicts.insert(file.clone(), why)),
             }
         }
         conflicts.retain(|file, _| files.contains_key(file));
         let gone: Vec<Key> = self.owned(|file| !files.contains_key(file));
         self.drop_pods(gone).await;
         seen.clone_from(files);
+        seen.retain(|file, _| !unfinished.contains(&file));
     }
 
     /// Reads one file and does what it says. One that is broken changes nothing, nor does one
-    /// with a pod of somebody else's: that is given back, and told unless it was (`told_of`).
-    async fn take(&self, file: &Path, told_of: Option<&String>) -> Option<String> {
+    /// with a pod of somebody else's, which is told unless it was (`told_of`).
+    async fn take(&self, file: &Path, told_of: Option<&String>) -> Taken {
         let told = file.display();
         let path = file.to_owned();
         let read = tokio::task::spawn_blocking(move || read(&path)).await;
         let applied = match read.map_err(std::io::Error::other).and_then(|read| read) {
-            Ok(text) => match self.apply_from(&text, Some(file)).await {
+            Ok(None) => return Taken::Unfinished,
+            Ok(Some(text)) => match self.apply_from(&text, Some(file)).await {
                 Err(super::Error::Manifest(errors)) => Err(errors.of_file(&told.to_string())),
                 Err(error @ super::Error::Belongs { .. }) => {
                     let why = format!("{told}: {error}");
@@ -76,7 +109,7 @@ impl Manifests {
                             self.tell(key, "ManifestConflict", why.clone());
                         }
                     }
-                    return Some(why);
+                    return Taken::Conflict(why);
                 }
                 applied => applied.map_err(|error| format!("{told}: {error}")),
             },
@@ -96,7 +129,7 @@ impl Manifests {
                 }
             }
         }
-        None
+        Taken::Done
     }
 
     async fn drop_pods(&self, keys: Vec<Key>) {
@@ -114,6 +147,16 @@ impl Manifests {
         let from = |entry: &super::Entry| entry.record.file.as_deref().is_some_and(&is_it);
         entries.iter().filter(|(_, entry)| from(entry)).map(|(key, _)| key.clone()).collect()
     }
+}
+
+/// What came of a file.
+enum Taken {
+    /// It was read, and is as its pods are or wrong: nothing more to do until it changes.
+    Done,
+    /// It is still being written.
+    Unfinished,
+    /// It names a pod of somebody else's: what was told of that.
+    Conflict(String),
 }
 
 /// The manifests of a directory: .yaml, .yml and .json, nothing hidden.
@@ -142,11 +185,16 @@ fn manifests(dir: &Path) -> std::io::Result<BTreeMap<PathBuf, Stamp>> {
     Ok(files)
 }
 
-fn read(path: &Path) -> std::io::Result<String> {
+/// `None`: it is still being written.
+fn read(path: &Path) -> std::io::Result<Option<String>> {
+    let file = File::open(path)?;
+    if is_being_written(&file) {
+        return Ok(None);
+    }
     let mut text = String::new();
-    let length = std::fs::File::open(path)?.take(MAX_MANIFEST + 1).read_to_string(&mut text)?;
+    let length = file.take(MAX_MANIFEST + 1).read_to_string(&mut text)?;
     if length as u64 > MAX_MANIFEST {
         return Err(std::io::Error::other(format!("longer than {MAX_MANIFEST} bytes")));
     }
-    Ok(text)
+    Ok(Some(text))
 }
