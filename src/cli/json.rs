@@ -93,7 +93,10 @@ fn condition(condition: &Condition) -> Value {
         ("type", text(&condition.r#type)),
         ("reason", text(&condition.reason)),
         ("message", text(&condition.message)),
+        ("lastTransitionTime", time(condition.last_transition_at)),
     ]);
+    // Kubernetes has never filled it in, and prints it.
+    value.insert("lastProbeTime".into(), Value::Null);
     let status = if condition.status { "True" } else { "False" };
     value.insert("status".into(), status.into());
     value.into()

@@ -13,7 +13,8 @@ use super::{Failure, Outcome, pods};
 
 /// What can't be met any more.
 const NEVER: u8 = 3;
-const CONDITIONS: [&str; 4] = ["PodScheduled", "Initialized", "ContainersReady", "Ready"];
+const CONDITIONS: [&str; 5] =
+    ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"];
 const PHASES: [&str; 4] = ["Pending", "Running", "Succeeded", "Failed"];
 
 /// What a pod is to be.

@@ -1,24 +1,52 @@
 //! What a pod is to people: its phase and conditions, by the rules of Kubernetes' Pod
 //! lifecycle. Pure.
 
-use super::controller::{Managed, started};
+use super::controller::started;
+use super::plan::Ending;
 use super::{Planned, PodPlan};
 use crate::container::state::State;
 use crate::health::{Policy, is_kill};
 use crate::pod::view::PodView;
 
-/// The phase of a manifest's pod.
-pub fn phase(managed: &Managed, view: Option<&PodView>) -> &'static str {
-    if managed.deleting {
+/// What decides over a pod beside its containers.
+#[derive(Debug, Clone, Copy)]
+pub struct Course<'a> {
+    /// As the manifest says.
+    pub plan: &'a PodPlan,
+    /// Being taken down.
+    pub deleting: bool,
+    /// How it ended.
+    pub ended: Option<&'a Ending>,
+}
+
+/// One of a pod's conditions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Condition {
+    /// `Ready`.
+    pub kind: &'static str,
+    /// Whether it is met.
+    pub met: bool,
+    /// Why it isn't, in one word; empty: it is.
+    pub reason: &'static str,
+    /// The same for people.
+    pub message: String,
+    /// When that last changed, in nanoseconds since the epoch.
+    pub since: i64,
+}
+
+/// The phase of a manifest's pod; `view`: its newest sandbox.
+pub fn phase(course: Course, view: Option<&PodView>) -> &'static str {
+    if course.deleting {
         return "Terminating";
     }
-    if let Some(ended) = &managed.ended {
+    if let Some(ended) = course.ended {
         return if ended.succeeded { "Succeeded" } else { "Failed" };
     }
-    let names = managed.plan.containers.iter().map(|planned| planned.config.name.as_str());
+    let plan = course.plan;
+    let names = plan.containers.iter().map(|planned| planned.config.name.as_str());
     match view {
-        Some(view) if initialized(&managed.plan, view) => {
-            match phase_of(view, names, Some(&managed.plan.health)) {
+        Some(view) if initialized(plan, view) => {
+            match phase_of(view, names, Some(&plan.health)) {
                 // It is over when its sidecars are.
                 "Succeeded" | "Failed" => "Running",
                 phase => phase,
@@ -58,6 +86,54 @@ pub fn phase_of<'a>(
         (false, false, true) => "Failed",
         (false, false, false) => "Succeeded",
     }
+}
+
+/// The conditions of a manifest's pod, as a kubelet computes and orders them; `since` is
+/// the caller's to fill in.
+pub fn conditions(course: Course, view: Option<&PodView>) -> Vec<Condition> {
+    let plan = course.plan;
+    let over = course.ended.is_some();
+    let incomplete = names(plan.init.iter().filter(|planned| !has_passed(plan, planned, view)));
+    // Sidecars count; other init containers are done by then.
+    let serving = plan.init.iter().filter(|planned| planned.sidecar).chain(&plan.containers);
+    let unready = names(serving.filter(|planned| !is_ready(planned, view)));
+    let (ready, why, message) = match course.ended {
+        Some(ended) if ended.succeeded => (false, "PodCompleted", String::new()),
+        Some(_) => (false, "PodFailed", String::new()),
+        None => {
+            let message = format!("containers with unready status: [{unready}]");
+            (unready.is_empty(), "ContainersNotReady", message)
+        }
+    };
+    let condition = |kind, met, reason, message: &str| Condition {
+        kind,
+        met,
+        reason: if met { "" } else { reason },
+        message: if met { String::new() } else { message.to_owned() },
+        since: 0,
+    };
+    let initialized = over || view.is_some_and(|view| initialized(plan, view));
+    let to_initialize = format!("containers with incomplete status: [{incomplete}]");
+    vec![
+        condition("PodReadyToStartContainers", !over && view.is_some_and(PodView::ready), "", ""),
+        condition("Initialized", initialized, "ContainersNotInitialized", &to_initialize),
+        condition("Ready", ready, why, &message),
+        condition("ContainersReady", ready, why, &message),
+        condition("PodScheduled", true, "", ""),
+    ]
+}
+
+fn names<'a>(of: impl Iterator<Item = &'a Planned>) -> String {
+    of.map(|planned| planned.config.name.as_str()).collect::<Vec<_>>().join(" ")
+}
+
+fn has_passed(plan: &PodPlan, planned: &Planned, view: Option<&PodView>) -> bool {
+    view.is_some_and(|view| passed(plan, planned, view))
+}
+
+fn is_ready(planned: &Planned, view: Option<&PodView>) -> bool {
+    let newest = view.and_then(|view| view.newest(&planned.config.name));
+    newest.is_some_and(|container| container.ready)
 }
 
 /// Every init container has passed.

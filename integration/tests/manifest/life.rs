@@ -176,3 +176,33 @@ async fn a_pod_that_fills_its_volume_is_evicted() {
     delete(&daemon, "pod").await;
     daemon.nothing_is_left().await;
 }
+
+/// A condition's time is that of its last change, whoever looks and whenever the daemon began.
+#[tokio::test]
+async fn conditions_tell_since_when() {
+    let mut daemon = Daemon::start().await;
+    let text = pod(
+        "  terminationGracePeriodSeconds: 0\n  containers: [{name: app, image: busybox, command: [sleep, '600'], readinessProbe: {exec: {command: [ls, /ready]}, periodMilliseconds: 100, failureThreshold: 1}}]\n",
+    );
+    daemon.apply(&text).await.unwrap();
+    let unready = phase(&daemon, "Running").await;
+    let since = |pod: &haled::proto::haled::Pod, kind: &str| {
+        let condition = pod.conditions.iter().find(|condition| condition.r#type == kind).unwrap();
+        (condition.status, condition.last_transition_at)
+    };
+    assert!(!since(&unready, "Ready").0);
+    daemon.exec(&unready.containers[0].id, &["touch", "/ready"]).await;
+    let is_ready = |pod: &haled::proto::haled::Pod| since(pod, "Ready").0;
+    let ready = until(&daemon, "pod", "readiness", is_ready).await;
+    assert!(since(&ready, "Ready").1 > since(&unready, "Ready").1);
+    for kind in ["PodScheduled", "Initialized", "PodReadyToStartContainers"] {
+        assert_eq!(since(&ready, kind), since(&unready, kind), "{kind}");
+    }
+    let noted = since(&ready, "Ready");
+    daemon.kill();
+    daemon.launch().await;
+    let after = until(&daemon, "pod", "readiness again", is_ready).await;
+    assert_eq!(since(&after, "Ready"), noted);
+    delete(&daemon, "pod").await;
+    daemon.nothing_is_left().await;
+}

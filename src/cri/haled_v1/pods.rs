@@ -9,7 +9,7 @@ use crate::container::state::{Ended, State, nanos};
 use crate::health::{Policy, Report, is_kill};
 use crate::manifest::Planned;
 use crate::manifest::controller::{Managed, node};
-use crate::manifest::status::{initialized, phase, phase_of};
+use crate::manifest::status::{Condition, initialized, phase, phase_of};
 use crate::oci::model::Sharing;
 use crate::pod::record::{Origin, Phase};
 use crate::pod::view::{ContainerView, PodView};
@@ -84,7 +84,7 @@ fn of_managed(managed: &Managed, sandboxes: &Sandboxes) -> wire::Pod {
             }
         }
     }
-    let phase = phase(managed, view);
+    let phase = phase(managed.course(), view);
     // What ended the pod, else what is in the way.
     let reason = match &managed.ended {
         Some(ended) if !ended.reason.is_empty() => format!("{}: {}", ended.reason, ended.message),
@@ -97,7 +97,6 @@ fn of_managed(managed: &Managed, sandboxes: &Sandboxes) -> wire::Pod {
         // On the node's network the node's address is the pod's.
         ips.push(host_ip.clone());
     }
-    let conditions = conditions(phase, initialized, &init_containers, &containers);
     wire::Pod {
         namespace: plan.sandbox.namespace.clone(),
         name: plan.sandbox.name.clone(),
@@ -115,56 +114,20 @@ fn of_managed(managed: &Managed, sandboxes: &Sandboxes) -> wire::Pod {
         host_ip,
         started_at: managed.started_at,
         qos_class: plan.qos.clone(),
-        conditions,
+        conditions: managed.conditions.iter().map(condition_of).collect(),
         manifest: plan.document.to_string(),
         node_name: node::name(),
     }
 }
 
-/// The four conditions of every pod, as Kubernetes computes them.
-fn conditions(
-    phase: &str,
-    initialized: bool,
-    init: &[wire::Container],
-    containers: &[wire::Container],
-) -> Vec<wire::Condition> {
-    let over = phase == "Succeeded" || phase == "Failed";
-    let names = |unready: Vec<&wire::Container>| {
-        unready.iter().map(|container| container.name.as_str()).collect::<Vec<_>>().join(" ")
-    };
-    let condition = |name: &str, status: bool, reason: &str, message: String| wire::Condition {
-        r#type: name.to_owned(),
-        status,
-        reason: if status { String::new() } else { reason.to_owned() },
-        message: if status { String::new() } else { message },
-    };
-    let waits = |container: &&wire::Container| {
-        if container.sidecar { !container.started } else { container.state != "Terminated" }
-    };
-    let incomplete = names(init.iter().filter(waits).collect());
-    // Sidecars count, other init containers are done by then.
-    let sidecars = init.iter().filter(|container| container.sidecar);
-    let all = sidecars.chain(containers);
-    let unready = names(all.filter(|container| !container.ready).collect());
-    let (ready, why, message) = match phase {
-        "Succeeded" => (false, "PodCompleted", String::new()),
-        "Failed" => (false, "PodFailed", String::new()),
-        _ => {
-            let message = format!("containers with unready status: [{unready}]");
-            (unready.is_empty(), "ContainersNotReady", message)
-        }
-    };
-    vec![
-        condition("PodScheduled", true, "", String::new()),
-        condition(
-            "Initialized",
-            initialized || over,
-            "ContainersNotInitialized",
-            format!("containers with incomplete status: [{incomplete}]"),
-        ),
-        condition("ContainersReady", ready, why, message.clone()),
-        condition("Ready", ready, why, message),
-    ]
+fn condition_of(condition: &Condition) -> wire::Condition {
+    wire::Condition {
+        r#type: condition.kind.to_owned(),
+        status: condition.met,
+        reason: condition.reason.to_owned(),
+        message: condition.message.clone(),
+        last_transition_at: condition.since,
+    }
 }
 
 /// A pod that came through the CRI: its containers are those it has.

@@ -83,11 +83,17 @@ impl Manifests {
     }
 
     async fn tend(&self, key: &Key) {
+        self.tend_until_over(key).await;
+        self.note_conditions(key);
+    }
+
+    async fn tend_until_over(&self, key: &Key) {
         let (first, longest) = RETRY;
         let mut wait = first;
         let mut happened = self.inner.pods.services().events.listen();
         let mut grace: Option<Grace> = None;
         loop {
+            self.note_conditions(key);
             let Some(record) = self.record(key) else { return };
             let (wish, whole) = wish(&record);
             if grace.as_ref().is_none_or(|grace| grace.whole != whole) {

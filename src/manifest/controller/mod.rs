@@ -17,6 +17,7 @@ use std::time::{Duration, SystemTime};
 use tokio::task::AbortHandle;
 
 use super::plan::{Ending, Wish};
+use super::status::{Condition, Course, conditions};
 use super::{Errors, PodPlan, parse, volumes};
 use crate::container::state::nanos;
 use crate::image::Images;
@@ -116,6 +117,15 @@ pub struct Managed {
     pub problem: String,
     /// How it ended.
     pub ended: Option<Ending>,
+    /// Its conditions now.
+    pub conditions: Vec<Condition>,
+}
+
+impl Managed {
+    /// What its status is computed from, beside its containers.
+    pub fn course(&self) -> Course<'_> {
+        Course { plan: &self.plan, deleting: self.deleting, ended: self.ended.as_ref() }
+    }
 }
 
 struct Entry {
@@ -128,6 +138,12 @@ struct Entry {
 #[derive(Clone)]
 pub struct Manifests {
     inner: Arc<Inner>,
+}
+
+impl Entry {
+    fn new(record: PodRecord) -> Self {
+        Self { record, problem: String::new(), task: None }
+    }
 }
 
 struct Inner {
@@ -158,7 +174,7 @@ impl Manifests {
         }
         let entries = records.into_iter().map(|(_, record)| {
             let key = key(&record.plan);
-            (key, Entry { record, problem: String::new(), task: None })
+            (key, Entry::new(record))
         });
         let entries = Mutex::new(entries.collect());
         let turn = tokio::sync::Mutex::default();
@@ -263,7 +279,8 @@ impl Manifests {
 
     /// Every pod of a manifest.
     pub fn list(&self) -> Vec<Managed> {
-        let managed = |entry: &Entry| Managed {
+        let managed = |entry: &mut Entry| Managed {
+            conditions: self.conditions(entry),
             plan: entry.record.plan.clone(),
             created_at: entry.record.created_at,
             started_at: entry.record.started_at,
@@ -271,7 +288,27 @@ impl Manifests {
             problem: entry.problem.clone(),
             ended: entry.record.ended.clone(),
         };
-        self.lock().values().map(managed).collect()
+        self.lock().values_mut().map(managed).collect()
+    }
+
+    /// A pod's conditions as they are now. Whoever sees a change first notes its time, so
+    /// that what was told once stays true when the daemon is another.
+    fn conditions(&self, entry: &mut Entry) -> Vec<Condition> {
+        let all = self.sandboxes_of(&entry.record.uid);
+        let mut conditions = conditions(entry.record.course(), all.last().map(|newest| &**newest));
+        if entry.record.note(&mut conditions, nanos(SystemTime::now())) {
+            let key = key(&entry.record.plan);
+            if let Err(error) = self.inner.store.put(&stored_key(&key), &entry.record) {
+                tracing::error!(namespace = key.0, name = key.1, %error, "cannot note the pod's conditions");
+            }
+        }
+        conditions
+    }
+
+    fn note_conditions(&self, key: &Key) {
+        if let Some(entry) = self.lock().get_mut(key) {
+            self.conditions(entry);
+        }
     }
 
     fn bring(&self, key: Key, mut plan: PodPlan, file: Option<&Path>) -> Result<(), Error> {
@@ -290,9 +327,10 @@ impl Manifests {
             evicted: None,
             ended: None,
             file: file.map(Path::to_owned),
+            conditions: BTreeMap::new(),
         };
         self.inner.store.put(&stored_key(&key), &record)?;
-        self.lock().insert(key.clone(), Entry { record, problem: String::new(), task: None });
+        self.lock().insert(key.clone(), Entry::new(record));
         self.keep(key);
         Ok(())
     }

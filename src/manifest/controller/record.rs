@@ -1,5 +1,6 @@
 //! What is remembered of a manifest's pod.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -7,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::Key;
 use crate::manifest::PodPlan;
 use crate::manifest::plan::Ending;
+use crate::manifest::status::{Condition, Course};
 use crate::store;
 
 /// The label in which a kubelet notes a pod's uid.
@@ -30,6 +32,33 @@ pub(super) struct PodRecord {
     pub(super) ended: Option<Ending>,
     /// The file of the manifest directory that it is in.
     pub(super) file: Option<PathBuf>,
+    /// Each condition: whether it is met, and since when, in nanoseconds since the epoch.
+    #[serde(default)]
+    pub(super) conditions: BTreeMap<String, (bool, i64)>,
+}
+
+impl PodRecord {
+    pub(super) fn course(&self) -> Course<'_> {
+        Course { plan: &self.plan, deleting: self.deleting, ended: self.ended.as_ref() }
+    }
+
+    /// Fills in since when conditions are as they are, and notes those that have changed just
+    /// now. Gives whether any has.
+    pub(super) fn note(&mut self, conditions: &mut [Condition], now: i64) -> bool {
+        let mut changed = false;
+        for condition in conditions {
+            let noted = self.conditions.get(condition.kind);
+            condition.since = match noted {
+                Some(&(met, since)) if met == condition.met => since,
+                _ => {
+                    changed = true;
+                    self.conditions.insert(condition.kind.to_owned(), (condition.met, now));
+                    now
+                }
+            };
+        }
+        changed
+    }
 }
 
 impl store::Record for PodRecord {
