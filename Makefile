@@ -79,8 +79,8 @@ conformance: setup build helpers ## crictl's pod life and critest (needs the go 
 	HALED=$(abspath target/release/haled) HALED_HELPERS=$(HALED_HELPER_DIR) integration/conformance/run
 
 .PHONY: bench
-bench: setup helpers ## what a pod costs in time and memory, beside bare runc and CNI (root)
-	$(CARGO) bench --bench pods
+bench: setup helpers ## what a pod and a probe cost, beside bare runc, CNI and connections (root)
+	$(CARGO) bench --bench pods --bench probes
 
 .PHONY: clean
 clean: ## remove everything that was built

@@ -4,7 +4,7 @@
 //! machine swings, so what counts is the ratio to what stands beside.
 #![allow(missing_docs, unreachable_pub, dead_code, clippy::large_futures)]
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -12,8 +12,10 @@ use haled::proto::cri;
 
 #[path = "../tests/daemon/mod.rs"]
 mod daemon;
+mod processes;
 
 use daemon::Daemon;
+use processes::{monitor_of, pause_of, pss};
 
 /// Runs of everything that is timed.
 const RUNS: usize = 20;
@@ -156,8 +158,7 @@ async fn crowd(daemon: &mut Daemon, count: usize) {
     println!("{:<44} {:>7} kB", format!("daemon, {count} pods: PSS"), pss(daemon.process_id()));
     let (mut monitor, mut pause) = (0, 0);
     for pod in daemon.pods().await {
-        let file = daemon.path("state/pods").join(&pod.id).join("monitor.pid");
-        let pid: u32 = std::fs::read_to_string(file).unwrap().trim().parse().unwrap();
+        let pid = monitor_of(daemon, &pod.id);
         monitor += pss(pid);
         pause += pss(pause_of(pid));
     }
@@ -181,22 +182,4 @@ async fn crowd(daemon: &mut Daemon, count: usize) {
     for pod in daemon.pods().await {
         daemon.remove_pod(&pod.id).await;
     }
-}
-
-/// Proportional set size of a process, in kB (proc(5), smaps_rollup).
-fn pss(pid: u32) -> usize {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap();
-    let line = text.lines().find_map(|line| line.strip_prefix("Pss:")).unwrap();
-    line.trim().trim_end_matches(" kB").parse().unwrap()
-}
-
-/// The child of a monitor that is haled-pause.
-fn pause_of(monitor: u32) -> u32 {
-    let children = PathBuf::from(format!("/proc/{monitor}/task/{monitor}/children"));
-    let children = std::fs::read_to_string(children).unwrap();
-    let is_pause = |pid: &&str| {
-        std::fs::read_to_string(format!("/proc/{pid}/comm"))
-            .is_ok_and(|c| c.trim() == "haled-pause")
-    };
-    children.split_whitespace().find(is_pause).unwrap().parse().unwrap()
 }
