@@ -12,7 +12,9 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use tokio::signal::unix::{SignalKind, signal};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Layer as _};
 
 use crate::config::{Config, HealingConfig};
 use crate::container::rotation;
@@ -23,10 +25,11 @@ use crate::manifest::controller::{self, Manifests};
 use crate::network::Network;
 use crate::oci::Runtime;
 use crate::pod::{Services, changes, events, orchestrator, recovery};
+use crate::status::traces::{self, Traces};
 use crate::store::{RootLock, Store};
 use crate::sys::idmap;
 use crate::sys::userns::{IdMaps, Range};
-use crate::{image, network, oci, pod, stream};
+use crate::{image, network, oci, pod, status, stream};
 use reload::Reload;
 
 /// Threads that drive pods and answer calls; what blocks runs on others.
@@ -38,41 +41,49 @@ const DRAIN: Duration = Duration::from_secs(5);
 /// for SIGHUP.
 pub fn run(settle: impl Fn() -> Result<Config, String> + Send + 'static) -> Result<(), String> {
     let config = settle()?;
-    let set_level = trace(&config);
-    let reload = Reload::new(config.clone(), Box::new(settle), set_level);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKERS)
         .enable_all()
         .build()
         .map_err(|error| format!("cannot start: {error}"))?;
+    // Traces are sent by the runtime's threads.
+    let entered = runtime.enter();
+    let (set_level, traces) = trace(&config)?;
+    drop(entered);
+    let reload = Reload::new(config.clone(), Box::new(settle), set_level);
     let ended = runtime.block_on(serve(config, reload));
+    if let Some(traces) = traces {
+        traces.end();
+    }
     // Pods' tasks never end by themselves; all they have decided is on disk.
     runtime.shutdown_background();
     ended
 }
 
-/// Begins to log. Gives what changes the level.
-fn trace(config: &Config) -> reload::SetLevel {
+/// Begins to log, and to send traces where the settings say so. Gives what changes the level.
+fn trace(config: &Config) -> Result<(reload::SetLevel, Option<Traces>), String> {
     // Checked with the rest of the configuration.
     let filter = EnvFilter::try_new(&config.log.level).unwrap_or_else(|_| EnvFilter::new("info"));
+    let (filter, handle) = tracing_subscriber::reload::Layer::new(filter);
     // A line that can't be written is dropped: complaining about it on the same standard error
     // would panic.
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .log_internal_errors(false);
-    if config.log.json {
-        let builder = builder.json().with_filter_reloading();
-        let handle = builder.reload_handle();
-        builder.init();
-        Box::new(move |filter| handle.reload(filter).map_err(|error| error.to_string()))
+    let lines =
+        tracing_subscriber::fmt::layer().with_writer(std::io::stderr).log_internal_errors(false);
+    let lines = if config.log.json {
+        lines.json().boxed()
     } else {
-        let builder = builder.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()));
-        let builder = builder.with_filter_reloading();
-        let handle = builder.reload_handle();
-        builder.init();
-        Box::new(move |filter| handle.reload(filter).map_err(|error| error.to_string()))
-    }
+        lines.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).boxed()
+    };
+    let (endpoint, percent) = (&config.tracing.otlp_endpoint, config.tracing.sample_percent);
+    let (traces, layer) = if endpoint.is_empty() {
+        (None, None)
+    } else {
+        let (traces, layer) = traces::begin(endpoint, percent, &controller::node::name())?;
+        (Some(traces), Some(layer))
+    };
+    tracing_subscriber::registry().with(lines.with_filter(filter)).with(layer).init();
+    let set_level = move |filter| handle.reload(filter).map_err(|error| error.to_string());
+    Ok((Box::new(set_level), traces))
 }
 
 async fn serve(config: Config, mut reload: Reload) -> Result<(), String> {
@@ -135,6 +146,10 @@ async fn serve(config: Config, mut reload: Reload) -> Result<(), String> {
     tokio::spawn(face.clone().sample());
     // Ends with the daemon: sessions are cut off, what they started is not.
     tokio::spawn(streams.serve(stream_listener));
+    if !config.status.listen.is_empty() {
+        // Ends with the daemon.
+        tokio::spawn(status_server(&config.status.listen, face.clone()).await?);
+    }
     let serving = tokio::spawn(server::serve(face, listener, shutdown(stopped)));
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
@@ -171,6 +186,21 @@ async fn serve(config: Config, mut reload: Reload) -> Result<(), String> {
             Ok(())
         }
     }
+}
+
+/// Gives what serves the status page, once it is bound.
+async fn status_server(
+    address: &str,
+    face: Face,
+) -> Result<impl Future<Output = ()> + use<>, String> {
+    let failed =
+        |error| format!("cannot listen on {address} for the status page (status.listen): {error}");
+    let listener = status::bind(address).await.map_err(failed)?;
+    let bound = listener.local_addr().map_err(failed)?;
+    let server =
+        status::Server::new(face, &controller::node::name(), bound.ip()).map_err(failed)?;
+    tracing::info!(address = %bound, "the status page is served");
+    Ok(server.serve(listener))
 }
 
 /// What Status tells: some of it is found out by trying.

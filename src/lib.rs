@@ -39,12 +39,14 @@
 //! | [`stats`] | what cgroups use | containers |
 //! | [`stream`] | exec, attach and port-forward over SPDY and WebSocket | pods, gRPC |
 //! | [`config`] | the TOML file | a look at the machine |
+//! | [`status`] | for browsers, Prometheus and trace collectors: the page, metrics, traces | a change to anything |
 //! | [`cli`] | halectl: everything over the socket | any other room |
 //! | [`store`] | versioned records in SQLite | what a record means |
+//! | [`meter`] | where every room says what it did and how long that took | names of metrics |
 //! | [`sys`] | all `unsafe`, descriptors, mounts, namespaces, cgroups | a word of the domain |
 //!
 //! `cri → manifest, pod, container, image, network, stats, stream`; `manifest → pod, container, health, image`;
-//! `pod → container, network, monitor`; `container → oci, monitor, image, health`. The rooms
+//! `status → cri`; `pod → container, network, monitor`; `container → oci, monitor, image, health`. The rooms
 //! at the bottom don't know each other. [`daemon`] puts them together.
 //!
 //! # What holds everywhere
@@ -80,6 +82,8 @@ pub mod image;
 #[cfg(feature = "daemon")]
 pub mod manifest;
 #[cfg(feature = "daemon")]
+pub mod meter;
+#[cfg(feature = "daemon")]
 pub mod network;
 #[cfg(feature = "daemon")]
 pub mod oci;
@@ -87,6 +91,8 @@ pub mod oci;
 pub mod pod;
 #[cfg(feature = "daemon")]
 pub mod stats;
+#[cfg(feature = "daemon")]
+pub mod status;
 #[cfg(feature = "daemon")]
 pub mod store;
 #[cfg(feature = "daemon")]

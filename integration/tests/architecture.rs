@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::path::{Component, Path, PathBuf};
 
-/// A room and those it may use, or the one module of them. `store`, `sys` and `id` are
+/// A room and those it may use, or the one module of them. `store`, `meter`, `sys` and `id` are
 /// everyone's and not written down.
 const ARROWS: &[(&str, &[&str])] = &[
     (
@@ -25,6 +25,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "stream",
         ],
     ),
+    ("status", &["cri", "proto"]),
     ("manifest", &["container", "health", "image", "network", "oci::model", "pod"]),
     ("pod", &["container", "health", "image", "monitor", "network", "oci", "stats"]),
     ("container", &["health", "image", "monitor", "oci"]),
@@ -51,6 +52,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "oci",
             "pod",
             "stats",
+            "status",
             "stream",
         ],
     ),
@@ -59,7 +61,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("config", &[]),
 ];
 /// What everyone may use, and what these may use themselves.
-const FOUNDATIONS: &[(&str, &[&str])] = &[("store", &["id", "sys"]), ("sys", &[]), ("id", &[])];
+const FOUNDATIONS: &[(&str, &[&str])] =
+    &[("store", &["id", "sys"]), ("meter", &[]), ("sys", &[]), ("id", &[])];
 /// The programs.
 const PROGRAMS: &[(&str, &[&str])] = &[
     ("haled", &["config", "daemon"]),

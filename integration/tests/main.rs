@@ -21,6 +21,7 @@ mod protocol;
 mod resources;
 mod security;
 mod stats;
+mod status;
 mod store;
 mod stream;
 mod survival;

@@ -1,6 +1,6 @@
 //! What each value may be. Pure: whether a path exists is for whoever uses it.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Component, Path};
 use std::time::Duration;
 
@@ -76,6 +76,10 @@ pub(super) fn mistakes(config: &Config) -> Vec<(String, String)> {
     check("healing.orchestrator_used", time(healing.orchestrator_used));
 
     check("manifest.dir", directory(&config.manifest.dir));
+
+    check("status.listen", status_listen(&config.status.listen));
+    check("tracing.otlp_endpoint", endpoint(&config.tracing.otlp_endpoint));
+    check("tracing.sample_percent", percent(config.tracing.sample_percent));
 
     check("log.level", level(&config.log.level));
     check("log.max_size", log_size(config.log.max_size));
@@ -252,6 +256,37 @@ fn address(text: &str) -> Result<(), String> {
 
 fn port(port: usize) -> Result<(), String> {
     u16::try_from(port).map(drop).map_err(|_| format!("found {port}, 0 to 65535 is allowed"))
+}
+
+fn status_listen(text: &str) -> Result<(), String> {
+    if text.is_empty() || text.parse::<SocketAddr>().is_ok() {
+        return Ok(());
+    }
+    let needed = "an IP address with a port is needed, \"127.0.0.1:9470\", or \"\" for none";
+    Err(format!("found {text:?}, {needed}"))
+}
+
+/// Without TLS: the collector is this node's own, or behind a proxy that is.
+fn endpoint(text: &str) -> Result<(), String> {
+    if text.is_empty() {
+        return Ok(());
+    }
+    let good =
+        |url: &url::Url| url.scheme() == "http" && url.has_host() && matches!(url.path(), "" | "/");
+    if url::Url::parse(text).is_ok_and(|url| good(&url)) {
+        return Ok(());
+    }
+    Err(format!(
+        "found {text:?}, a collector's \"http://HOST:PORT\" (OTLP by gRPC, without TLS) is \
+         needed, or \"\" for none"
+    ))
+}
+
+fn percent(number: usize) -> Result<(), String> {
+    if number <= 100 {
+        return Ok(());
+    }
+    Err(format!("found {number}, 0 to 100 is allowed"))
 }
 
 fn stream_limit(time: Duration) -> Result<(), String> {

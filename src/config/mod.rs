@@ -37,6 +37,10 @@ pub struct Config {
     pub healing: HealingConfig,
     /// `[manifest]`.
     pub manifest: ManifestConfig,
+    /// `[status]`.
+    pub status: StatusConfig,
+    /// `[tracing]`.
+    pub tracing: TracingConfig,
     /// `[log]`.
     pub log: LogConfig,
 }
@@ -111,6 +115,22 @@ pub struct HealingConfig {
 pub struct ManifestConfig {
     /// Pods of the manifests in it run. `/etc/haled/manifests`.
     pub dir: PathBuf,
+}
+
+/// `[status]`: the page and metrics.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct StatusConfig {
+    /// An address with a port; empty: nothing is served.
+    pub listen: String,
+}
+
+/// `[tracing]`: traces of calls, for a collector.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TracingConfig {
+    /// `http://HOST:PORT`, OTLP by gRPC; empty: no traces.
+    pub otlp_endpoint: String,
+    /// Of a hundred calls whose client says nothing, as many are traced. 100.
+    pub sample_percent: usize,
 }
 
 /// `[log]`: the daemon's own, and those of containers.
@@ -198,6 +218,8 @@ impl Config {
             ("image", taken.image != new.image),
             ("stream", taken.stream != new.stream),
             ("manifest", taken.manifest != new.manifest),
+            ("status", taken.status != new.status),
+            ("tracing", taken.tracing != new.tracing),
             ("log.json", taken.log.json != new.log.json),
         ];
         (taken, left.into_iter().filter(|(_, changed)| *changed).map(|(name, _)| name).collect())

@@ -8,7 +8,7 @@ use toml::de::DeTable;
 use super::file::{Mistake, Reading, Section};
 use super::{
     Bytes, Config, HealingConfig, ImageConfig, LogConfig, ManifestConfig, NetworkConfig,
-    RuntimeConfig, StreamConfig, check,
+    RuntimeConfig, StatusConfig, StreamConfig, TracingConfig, check,
 };
 
 /// Reads files' texts, each over those before it; every mistake in them with the number of its
@@ -55,6 +55,8 @@ pub(super) fn fill<'r, 't>(reading: &'r Reading<'t>, table: &'r DeTable<'t>, con
     stream(top.section("stream"), &mut config.stream);
     healing(top.section("healing"), &mut config.healing);
     manifest(top.section("manifest"), &mut config.manifest);
+    status(top.section("status"), &mut config.status);
+    tracing(top.section("tracing"), &mut config.tracing);
     log(top.section("log"), &mut config.log);
     top.finish();
 }
@@ -109,6 +111,17 @@ fn manifest(mut section: Section<'_, '_>, config: &mut ManifestConfig) {
     section.finish();
 }
 
+fn status(mut section: Section<'_, '_>, config: &mut StatusConfig) {
+    section.set("listen", &mut config.listen);
+    section.finish();
+}
+
+fn tracing(mut section: Section<'_, '_>, config: &mut TracingConfig) {
+    section.set("otlp_endpoint", &mut config.otlp_endpoint);
+    section.set("sample_percent", &mut config.sample_percent);
+    section.finish();
+}
+
 fn log(mut section: Section<'_, '_>, config: &mut LogConfig) {
     section.set("level", &mut config.level);
     section.set("json", &mut config.json);
@@ -130,6 +143,8 @@ impl Default for Config {
             stream: StreamConfig::default(),
             healing: HealingConfig::default(),
             manifest: ManifestConfig::default(),
+            status: StatusConfig::default(),
+            tracing: TracingConfig::default(),
             log: LogConfig::default(),
         }
     }
@@ -167,6 +182,12 @@ impl Default for ImageConfig {
             certs_dirs: ["/etc/haled/certs.d", "/etc/containerd/certs.d"].map(PathBuf::from).into(),
             parallel_layers: 3,
         }
+    }
+}
+
+impl Default for TracingConfig {
+    fn default() -> Self {
+        Self { otlp_endpoint: String::new(), sample_percent: 100 }
     }
 }
 

@@ -79,6 +79,11 @@ fn every_value_can_be_set() {
         backoff_reset = "1h"
         orchestrator_open = "5s"
         orchestrator_used = "7s"
+        [status]
+        listen = "[::1]:9470"
+        [tracing]
+        otlp_endpoint = "http://127.0.0.1:4317"
+        sample_percent = 5
         [log]
         level = "info,haled::image=debug"
         json = true
@@ -114,6 +119,9 @@ fn every_value_can_be_set() {
     assert_ne!(config.stream.port, default.stream.port);
     assert_ne!(config.stream.idle_limit, default.stream.idle_limit);
     assert_ne!(config.stream.creation_limit, default.stream.creation_limit);
+    assert_ne!(config.status.listen, default.status.listen);
+    assert_ne!(config.tracing.otlp_endpoint, default.tracing.otlp_endpoint);
+    assert_ne!(config.tracing.sample_percent, default.tracing.sample_percent);
     assert_ne!(config.log.level, default.log.level);
     assert_ne!(config.log.json, default.log.json);
     assert_ne!(config.log.max_size, default.log.max_size);
@@ -192,6 +200,11 @@ fn bad_values_are_refused_by_name() {
         ("[network]\nbridge_subnet = \"10.88.0.0/31\"", "a prefix of 1 to 30"),
         ("[network]\nbridge_subnet = \"10.88.0.0/99999999999\"", "in CIDR form"),
         ("[image]\nparallel_layers = -1", "found -1, a whole number from 0 is needed"),
+        ("[status]\nlisten = \"9470\"", "found \"9470\", an IP address with a port"),
+        ("[status]\nlisten = \"localhost:9470\"", "an IP address with a port"),
+        ("[tracing]\notlp_endpoint = \"localhost:4317\"", "tracing.otlp_endpoint: found"),
+        ("[tracing]\notlp_endpoint = \"https://a:4317\"", "without TLS"),
+        ("[tracing]\nsample_percent = 101", "found 101, 0 to 100 is allowed"),
         ("[log]\nmax_size = 10", "found 10, a size with its unit"),
         ("[log]\nmax_size = \"10MB\"", "found \"10MB\", a size with its unit"),
         ("[log]\nmax_size = \"99999999999999GiB\"", "a size with its unit"),

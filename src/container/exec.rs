@@ -13,6 +13,7 @@ use tokio::process::Child;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::{Error, Place};
+use crate::meter::{self, System};
 use crate::oci::{self, Exec, Runtime};
 use crate::sys::{cgroup, process};
 
@@ -44,6 +45,16 @@ pub struct Output {
 /// Runs `command` as the container's own user, in its environment. `limit`: `None` is none.
 /// Dropping the future kills the command and its descendants.
 pub async fn run(
+    runtime: &Runtime,
+    place: &Place,
+    command: &[String],
+    limit: Option<Duration>,
+) -> Result<Output, Error> {
+    let work = run_unmeasured(runtime, place, command, limit);
+    meter::timed(System::Oci, &runtime.name, "exec", work).await
+}
+
+async fn run_unmeasured(
     runtime: &Runtime,
     place: &Place,
     command: &[String],

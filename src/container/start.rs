@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use super::config::ContainerConfig;
 use super::state::Init;
 use super::{Error, Place};
+use crate::meter::{self, System};
 use crate::monitor::client::{Error as MonitorError, Monitor};
 use crate::monitor::wire::StartSpec;
 use crate::oci::Runtime;
@@ -35,7 +36,7 @@ pub async fn start(
         // config.json has it: the runtime sets it before the command runs.
         oom_score_adj: None,
     };
-    match monitor.start(spec).await {
+    match meter::timed(System::Oci, &runtime.name, "run", monitor.start(spec)).await {
         Ok(started) => Ok(Init {
             pid: started.init.pid,
             start_ticks: started.init.start_ticks,

@@ -93,20 +93,7 @@ impl Haled for Face {
         request: Request<wire::ListPodsRequest>,
     ) -> Result<Response<Self::WatchPodsStream>, Status> {
         let request = request.into_inner();
-        let happened = self.pods.services().events.listen();
-        let first = (self.clone(), request, happened, None);
-        let lists =
-            futures_util::stream::unfold(first, |(face, request, mut happened, last)| async move {
-                loop {
-                    let list = face.pods_of(&request);
-                    if last.as_ref() != Some(&list) {
-                        return Some((Ok(list.clone()), (face, request, happened, Some(list))));
-                    }
-                    // An event tells that something has changed, but not everything makes one.
-                    drop(tokio::time::timeout(WATCH_LOOK, happened.recv()).await);
-                }
-            });
-        Ok(Response::new(Box::pin(lists)))
+        Ok(Response::new(Box::pin(self.clone().watch(request).map(Ok))))
     }
 
     async fn events(
@@ -193,6 +180,30 @@ impl Haled for Face {
 }
 
 impl Face {
+    /// Every pod, as haled v1 tells of it.
+    pub fn list(&self) -> Vec<wire::Pod> {
+        self.pods_of(&wire::ListPodsRequest::default()).pods
+    }
+
+    /// The pods that are asked for, and again whenever anything in the list has changed.
+    pub fn watch(
+        self,
+        request: wire::ListPodsRequest,
+    ) -> impl Stream<Item = wire::ListPodsResponse> + Send {
+        let happened = self.pods.services().events.listen();
+        let first = (self, request, happened, None);
+        futures_util::stream::unfold(first, |(face, request, mut happened, last)| async move {
+            loop {
+                let list = face.pods_of(&request);
+                if last.as_ref() != Some(&list) {
+                    return Some((list.clone(), (face, request, happened, Some(list))));
+                }
+                // An event tells that something has changed, but not everything makes one.
+                drop(tokio::time::timeout(WATCH_LOOK, happened.recv()).await);
+            }
+        })
+    }
+
     /// The container a log request means, newest attempt or the one before.
     #[allow(clippy::type_complexity)]
     fn find_container(

@@ -14,6 +14,7 @@ mod exec;
 mod exec_sync;
 mod haled_v1;
 mod image;
+mod measure;
 mod pod_sandbox;
 mod port_forward;
 mod runtime_status;
@@ -29,7 +30,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
-use crate::image::Images;
+use crate::image::{self as image_room, Images, Usage};
 use crate::manifest::controller::Manifests;
 use crate::pod::Pods;
 use crate::stream::Server;
@@ -71,5 +72,11 @@ impl Face {
     ) -> Self {
         let (about, measured) = (Arc::new(about), Arc::default());
         Self { pods, images, manifests, streams, about, measured }
+    }
+
+    /// How many images there are, and what they and the containers' writable layers take of
+    /// the disk.
+    pub async fn images_on_disk(&self) -> Result<(usize, Usage), image_room::Error> {
+        Ok((self.images.list().len(), self.images.usage().await?))
     }
 }

@@ -15,9 +15,8 @@ use tokio::net::UnixListener;
 use tonic::service::Routes;
 use tonic::service::interceptor::InterceptedService;
 use tonic::{Request, Status};
-use tower::ServiceExt as _;
 
-use super::Face;
+use super::{Face, measure};
 use crate::pod::orchestrator::Open;
 use crate::proto::cri::image_service_server::ImageServiceServer;
 use crate::proto::cri::runtime_service_server::RuntimeServiceServer;
@@ -81,7 +80,7 @@ pub async fn serve(face: Face, listener: UnixListener, shutdown: impl Future<Out
         let routes = routes.clone();
         let service = service_fn(move |mut request: hyper::Request<Incoming>| {
             request.extensions_mut().insert(open.clone());
-            routes.clone().oneshot(request)
+            measure::call(routes.clone(), request)
         });
         let connection = http2::Builder::new(TokioExecutor::new())
             .serve_connection(TokioIo::new(stream), service);

@@ -17,6 +17,7 @@ use super::digest::Digest;
 use super::layer::{Layers, copy_root};
 use super::{Error, Image, Owners, Prepared};
 use crate::id::ContainerId;
+use crate::meter::{self, System};
 use crate::sys::overlay::{Changes, Overlay};
 use crate::sys::{idmap, mount};
 
@@ -141,7 +142,8 @@ impl RootFileSystems {
             copy_root(lower.dirs.first().map(PathBuf::as_path), &upper)?;
         }
         let changes = Some(Changes { upper: &upper, work: &work });
-        Overlay { lower: &lower.paths(), changes }.attach(&merged)?;
+        let overlay = Overlay { lower: &lower.paths(), changes };
+        meter::timed_blocking(System::Mount, "overlay", "mount", || overlay.attach(&merged))?;
         lower.detach()?;
         Ok(merged)
     }
@@ -176,8 +178,10 @@ impl RootFileSystems {
             if !merged.exists() || !is_mount(&merged).map_err(|error| fault(error.to_string()))? {
                 break;
             }
-            crate::sys::mount::detach(&merged)
-                .map_err(|error| fault(format!("cannot unmount {}: {error}", merged.display())))?;
+            meter::timed_blocking(System::Mount, "overlay", "unmount", || {
+                crate::sys::mount::detach(&merged)
+            })
+            .map_err(|error| fault(format!("cannot unmount {}: {error}", merged.display())))?;
         }
         // What of these stayed mounted would be deleted with the rest: shared layers.
         if [VOLUMES, LOWER].iter().any(|name| home.join(name).exists()) {

@@ -10,6 +10,7 @@ use tokio::process::Command;
 use tokio::time::timeout;
 
 use super::{Attachment, Error, result};
+use crate::meter::{self, System};
 
 /// How long a plugin may take.
 const LIMIT: Duration = Duration::from_secs(90);
@@ -39,8 +40,12 @@ pub(super) struct Call<'a> {
 }
 
 impl Call<'_> {
-    /// Runs it and gives its standard output.
+    /// Runs it, measured, and gives its standard output.
     pub(super) async fn run(&self) -> Result<String, Error> {
+        meter::timed(System::Cni, self.plugin, self.command, self.run_unmeasured()).await
+    }
+
+    async fn run_unmeasured(&self) -> Result<String, Error> {
         let path = find(self.plugin, self.dirs)?;
         let mut child = self
             .command(&path)

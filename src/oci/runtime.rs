@@ -10,6 +10,7 @@ use tokio::io::AsyncReadExt as _;
 use tokio::process::Command;
 
 use super::{Error, command};
+use crate::meter::{self, System};
 use crate::sys::cgroup;
 
 /// How long `delete --force` may take: it waits for the kernel to end the processes.
@@ -204,8 +205,19 @@ impl Runtime {
         options.is_some_and(|options| options.iter().any(|option| option == "rro"))
     }
 
-    /// Runs to the end within a limit. Gives the standard output.
+    /// Runs to the end within a limit, measured. Gives the standard output.
     async fn run(
+        &self,
+        command: Command,
+        verb: &'static str,
+        container: &str,
+        limit: Duration,
+    ) -> Result<String, Error> {
+        let work = self.run_unmeasured(command, verb, container, limit);
+        meter::timed(System::Oci, &self.name, verb, work).await
+    }
+
+    async fn run_unmeasured(
         &self,
         mut command: Command,
         verb: &'static str,

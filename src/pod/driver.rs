@@ -5,7 +5,7 @@
 //! the whole pod and begins whatever is due, so what happens next depends on where the pod
 //! stands, not on the order in which things came.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -14,9 +14,11 @@ use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
+use tracing::{Instrument as _, Span};
 
 use super::changes::{Change, Told};
 use super::config::{SandboxConfig, SandboxResources};
+use super::history::History;
 use super::record::{Origin, Phase, SandboxRecord};
 use super::registry::Pods;
 use super::sandbox::{self, Up};
@@ -44,8 +46,9 @@ pub(super) type Reply<T> = oneshot::Sender<Result<T>>;
 
 /// What reaches the driver.
 pub(super) enum Event {
-    Call(Call),
-    Done(Done),
+    /// With the span that what follows belongs to.
+    Call(Call, Span),
+    Done(Done, Span),
 }
 
 /// What others ask of a pod.
@@ -76,7 +79,7 @@ pub(super) enum Done {
     Started(ContainerId, std::result::Result<Init, Error>),
     Removed(ContainerId, std::result::Result<(), Error>),
     Updated(ContainerId, Box<std::result::Result<Resources, Error>>),
-    Probed(ContainerId, Kind, Option<Outcome>),
+    Probed(ContainerId, Kind, Option<Outcome>, Duration),
     PostStarted(ContainerId, hooks::Failure),
     PreStopped(ContainerId, hooks::Failure),
     /// The monitor is gone and so is what it left; the exit records it wrote.
@@ -159,6 +162,10 @@ pub(super) struct Driver {
     pub(super) containers: Vec<Container>,
     /// Container names that wait for their next start.
     pub(super) waiting: HashMap<String, Instant>,
+    /// Of each container name.
+    pub(super) histories: BTreeMap<String, Arc<History>>,
+    /// Container names that have failed and don't run again yet: since when.
+    pub(super) failed: HashMap<String, Instant>,
     notices: mpsc::Receiver<Notice>,
     notices_sender: mpsc::Sender<Notice>,
     inbox: mpsc::Receiver<Event>,
@@ -174,6 +181,8 @@ pub(super) struct Driver {
     making: bool,
     /// It ended while its network was still being made.
     lost_early: Option<&'static str>,
+    /// Of the call that has the sandbox stopped.
+    stop_cause: Span,
     taking_down: bool,
     take_down_retry: Option<(Instant, Duration)>,
     deletion: Deletion,
@@ -235,6 +244,8 @@ impl Driver {
             runtime: parts.runtime,
             monitor: parts.monitor,
             waiting: HashMap::new(),
+            histories: BTreeMap::new(),
+            failed: HashMap::new(),
             notices_sender: parts.notices.0,
             notices: parts.notices.1,
             inbox,
@@ -255,6 +266,7 @@ impl Driver {
                 },
                 containers: Vec::new(),
                 waiting: Vec::new(),
+                histories: BTreeMap::new(),
             })),
             told: None,
             id: parts.id,
@@ -266,6 +278,7 @@ impl Driver {
             start_failed: None,
             making: false,
             lost_early: None,
+            stop_cause: Span::none(),
             taking_down: false,
             take_down_retry: None,
             deletion: Deletion::Unwanted,
@@ -280,8 +293,10 @@ impl Driver {
         if self.record.phase == Phase::Starting {
             self.begin_sandbox();
         }
+        let mut cause = Span::none();
         loop {
-            self.advance();
+            // Not held while nothing happens: a span ends with the last who holds it.
+            std::mem::replace(&mut cause, Span::none()).in_scope(|| self.advance());
             self.publish();
             self.answers.give();
             if self.deletion == Deletion::Done {
@@ -290,8 +305,14 @@ impl Driver {
             let wake = self.next_wake();
             tokio::select! {
                 Some(event) = self.inbox.recv() => match event {
-                    Event::Call(call) => self.called(call),
-                    Event::Done(done) => self.done(done),
+                    Event::Call(call, span) => {
+                        cause = span;
+                        cause.in_scope(|| self.called(call));
+                    }
+                    Event::Done(done, span) => {
+                        cause = span;
+                        cause.in_scope(|| self.done(done));
+                    }
                 },
                 Some(notice) = self.notices.recv() => self.noticed(notice),
                 () = tokio::time::sleep_until(wake.unwrap_or_else(Instant::now)), if wake.is_some() => {}
@@ -310,10 +331,12 @@ impl Driver {
         work: impl Future<Output = Done> + Send + 'static,
     ) -> JoinHandle<()> {
         let sender = self.sender.clone();
-        tokio::spawn(async move {
+        let work = async move {
+            let done = work.await;
             // A driver that is gone has no use for it any more.
-            drop(sender.send(Event::Done(work.await)).await);
-        })
+            drop(sender.send(Event::Done(done, Span::current())).await);
+        };
+        tokio::spawn(work.in_current_span())
     }
 
     fn begin_sandbox(&mut self) {
@@ -369,6 +392,7 @@ impl Driver {
             Phase::Starting => None,
         };
         self.record.phase = Phase::Stopping { network, then_remove: remove };
+        self.stop_cause = Span::current();
         self.waiting.clear();
         for container in &mut self.containers {
             if let Some(prober) = &mut container.prober {
@@ -387,7 +411,7 @@ impl Driver {
             Done::Started(id, result) => self.started(&id, result),
             Done::Removed(id, result) => self.removed(&id, result),
             Done::Updated(id, result) => self.updated(&id, *result),
-            Done::Probed(id, kind, outcome) => self.probed(&id, kind, outcome),
+            Done::Probed(id, kind, outcome, took) => self.probed(&id, kind, outcome, took),
             Done::PostStarted(id, failure) => self.post_started(&id, failure),
             Done::PreStopped(id, failure) => self.pre_stopped(&id, failure),
             Done::Swept(exits) => self.swept(exits),
@@ -432,6 +456,7 @@ impl Driver {
 
     fn taken_down(&mut self, result: std::result::Result<(), Error>) {
         self.taking_down = false;
+        self.stop_cause = Span::none();
         let error = self.start_failed.take();
         if error.is_some() {
             self.pods.release_name(&self.config, &self.id);
@@ -595,6 +620,9 @@ impl Driver {
             return;
         }
         self.taking_down = true;
+        // What has the containers ended is no call's; what comes after is the stop's.
+        let cause = self.stop_cause.clone();
+        let _stopping = cause.enter();
         let (services, id, config) = (self.services.clone(), self.id.clone(), self.config.clone());
         let (monitor, network) = (self.monitor.clone(), network.cloned());
         self.spawn(async move {
@@ -718,6 +746,7 @@ impl Driver {
             runtime: self.runtime.clone(),
             containers: containers.collect(),
             waiting: waiting.collect(),
+            histories: self.histories.clone(),
         });
         self.view.store(view.clone());
         self.tell(view);

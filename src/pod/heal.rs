@@ -3,16 +3,20 @@
 //! What is decided here comes from `health`, which is pure; this only does it.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
 use super::driver::{Done, Driver};
+use super::history::{Restart, Run};
 use super::record::Phase;
 use crate::container::exec;
+use crate::container::state::{State, nanos};
 use crate::container::{Error as ContainerError, Place};
 use crate::health::{self, Handler, Heal, Kind, Outcome, Probe, Target, Verdict};
 use crate::id::ContainerId;
+use crate::meter::{self, Measured};
 use crate::oci::Runtime;
 use crate::oci::model::Sharing;
 
@@ -88,6 +92,7 @@ impl Driver {
         let (id, place, runtime) =
             (container.id.clone(), container.place.clone(), self.runtime.clone());
         let target = self.probe_target();
+        let began = Instant::now();
         self.spawn(async move {
             let outcome = match &probe.handler {
                 Handler::Exec { command } => {
@@ -101,7 +106,7 @@ impl Driver {
                     }
                 },
             };
-            Done::Probed(id, kind, outcome)
+            Done::Probed(id, kind, outcome, began.elapsed())
         });
     }
 
@@ -118,8 +123,15 @@ impl Driver {
     }
 
     /// A probe has run. `None`: it could not be, through no fault of the container's.
-    pub(super) fn probed(&mut self, id: &ContainerId, kind: Kind, outcome: Option<Outcome>) {
+    pub(super) fn probed(
+        &mut self,
+        id: &ContainerId,
+        kind: Kind,
+        outcome: Option<Outcome>,
+        took: Duration,
+    ) {
         let Some(at) = self.find(id) else { return };
+        self.note_run(at, kind, outcome.as_ref().map(|outcome| outcome.success), took);
         let container = &mut self.containers[at];
         let Some(prober) = &mut container.prober else { return };
         let (now, wall) = (Instant::now().into_std(), SystemTime::now());
@@ -146,6 +158,43 @@ impl Driver {
             self.act(at, &verdict);
         }
         self.remember(at);
+    }
+
+    /// Tells whoever counts, and remembers it for people.
+    fn note_run(&mut self, at: usize, kind: Kind, success: Option<bool>, took: Duration) {
+        let container = self.containers[at].config.name.as_str();
+        meter::record(&Measured::Probe {
+            namespace: &self.config.namespace,
+            pod: &self.config.name,
+            container,
+            kind: kind.title(),
+            success,
+            took,
+        });
+        // What comes in after the container has ended says nothing any more.
+        if let Some(success) = success.filter(|_| self.containers[at].prober.is_some()) {
+            let history = self.histories.entry(container.to_owned()).or_default();
+            let at = nanos(SystemTime::now());
+            Arc::make_mut(history).ran(Run { kind, at, success });
+        }
+    }
+
+    /// A container that has failed, if it had, runs again: how long that took is told.
+    pub(super) fn note_restart(&mut self, at: usize) {
+        let config = &self.containers[at].config;
+        let Some(failed) = self.failed.remove(&config.name) else { return };
+        let ended = self.containers.iter().filter(|c| c.config.name == config.name);
+        let ended = ended.filter_map(|c| match &c.record.state {
+            State::Exited(ended) => Some((c.config.attempt, &ended.reason)),
+            _ => None,
+        });
+        let Some((_, reason)) = ended.max_by_key(|(attempt, _)| *attempt) else { return };
+        let (reason, took) = (reason.clone(), failed.elapsed());
+        let by_haled = self.containers[at].record.made_by_healing;
+        meter::record(&Measured::Healed { reason: &reason, took, by_haled });
+        let history = self.histories.entry(config.name.clone()).or_default();
+        let at = nanos(SystemTime::now());
+        Arc::make_mut(history).restarted(Restart { at, reason, took });
     }
 
     /// Writes what the probes of a container have come to, if that has changed, for the next
@@ -186,6 +235,7 @@ impl Driver {
         container.record.standings =
             container.prober.as_ref().map(crate::health::Prober::standings).unwrap_or_default();
         let name = container.config.name.clone();
+        self.failed.insert(name.clone(), Instant::now());
         self.save_container(at);
         let message = format!("{}; stopping it within {} s", verdict.message, grace.as_secs_f64());
         self.event(&name, "Killing", message, true);

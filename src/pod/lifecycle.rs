@@ -264,6 +264,7 @@ impl Driver {
         match result {
             Ok(init) => {
                 self.running(at, init, None);
+                self.note_restart(at);
                 let message = if config.attempt == 0 {
                     format!("container {} was started", id.short())
                 } else {
@@ -339,6 +340,11 @@ impl Driver {
         let name = container.config.name.clone();
         let message = format!("container ended with {}: {}", ended.code, ended.reason);
         container.record.state = State::Exited(ended);
+        if container.record.stopped_by_client {
+            self.failed.remove(&name);
+        } else {
+            self.failed.entry(name.clone()).or_insert_with(Instant::now);
+        }
         self.save_container(at);
         self.event(&name, "Exited", message, false);
         for reply in stopping.into_iter().flat_map(|stopping| stopping.waiters) {

@@ -10,6 +10,7 @@ mod driver;
 pub mod events;
 mod files;
 mod heal;
+pub mod history;
 mod hooks;
 mod lifecycle;
 pub mod orchestrator;

@@ -6,6 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::{mpsc, oneshot};
+use tracing::Span;
 
 use super::config::{SandboxConfig, SandboxResources};
 use super::driver::{Call, Driver, Event, Handle, Parts, Reply};
@@ -331,7 +332,7 @@ fn find<'a, K, V>(
 async fn ask<T>(handle: &Handle, call: impl FnOnce(Reply<T>) -> Call) -> Result<T> {
     let gone = || Error::NotFound { what: "pod sandbox", id: handle.id.to_string() };
     let (reply, answer) = oneshot::channel();
-    handle.sender.send(Event::Call(call(reply))).await.map_err(|_| gone())?;
+    handle.sender.send(Event::Call(call(reply), Span::current())).await.map_err(|_| gone())?;
     answer.await.map_err(|_| gone())?
 }
 

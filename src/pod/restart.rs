@@ -12,6 +12,7 @@ use crate::container::config::ContainerConfig;
 use crate::container::state::{Ended, State, nanos};
 use crate::health::{Heal, Policy, Sequel, is_kill};
 use crate::id::ContainerId;
+use crate::meter::{self, Measured};
 
 /// Where a kubelet notes how often a container has been restarted.
 const RESTART_COUNT: &str = "io.kubernetes.container.restartCount";
@@ -56,6 +57,7 @@ impl Driver {
         let left = Duration::from_nanos(left);
         self.waiting.insert(name.to_owned(), Instant::now() + left);
         self.save();
+        meter::record(&Measured::BackedOff { wait: left });
         if left >= Duration::from_secs(1) {
             let message = format!("back-off: it is started again in {} s", left.as_secs());
             self.event(name, "BackOff", message, true);

@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 use super::config::SandboxConfig;
 use super::{Error, Services, files};
 use crate::id::SandboxId;
+use crate::meter::{self, System};
 use crate::monitor::client::{Monitor, Notice};
 use crate::monitor::wire::{Process, SandboxSpec};
 use crate::network::{Attached, Attachment};
@@ -61,8 +62,9 @@ pub(super) async fn start(
         .await?;
     }
     let of_monitor = |source| Error::Monitor { id: id.clone(), source };
-    let monitor =
-        Monitor::spawn(services.monitor.clone(), dir.clone(), notices).await.map_err(of_monitor)?;
+    let spawned = Monitor::spawn(services.monitor.clone(), dir.clone(), notices);
+    let spawned = meter::timed(System::Monitor, "haled-monitor", "spawn", spawned).await;
+    let monitor = spawned.map_err(of_monitor)?;
     match furnish(services, id, config, &monitor, &cgroup).await {
         Ok((pause, network)) => Ok(Up { monitor, pause, network }),
         Err(error) => {
@@ -205,8 +207,10 @@ fn directories(dir: &Path, config: &SandboxConfig) -> Result<(), Error> {
         let shm = dir.join("shm");
         let (user, group) = root_ids(config);
         let data = format!("mode=1777,size={SHM_BYTES},uid={user},gid={group}");
-        mount::mount("tmpfs", &shm, flags, &data)
-            .map_err(Error::io("cannot mount the pod's /dev/shm at", &shm))?;
+        meter::timed_blocking(System::Mount, "tmpfs", "mount", || {
+            mount::mount("tmpfs", &shm, flags, &data)
+        })
+        .map_err(Error::io("cannot mount the pod's /dev/shm at", &shm))?;
     }
     if !config.log_directory.as_os_str().is_empty() {
         std::fs::create_dir_all(&config.log_directory)
@@ -253,7 +257,8 @@ fn host_name() -> String {
 }
 
 async fn blocking(work: impl FnOnce() -> Result<(), Error> + Send + 'static) -> Result<(), Error> {
-    tokio::task::spawn_blocking(work).await.unwrap_or_else(|panic| {
+    let span = tracing::Span::current();
+    tokio::task::spawn_blocking(move || span.in_scope(work)).await.unwrap_or_else(|panic| {
         Err(Error::Invalid(format!("a step on the sandbox failed: {panic}")))
     })
 }

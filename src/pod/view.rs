@@ -1,9 +1,11 @@
 //! What the rest of haled sees of a pod: an immutable picture, published after each event.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::config::SandboxConfig;
+use super::history::History;
 use super::record::{Origin, Phase};
 use crate::container::Place;
 use crate::container::config::ContainerConfig;
@@ -37,6 +39,8 @@ pub struct PodView {
     /// Container names that wait for their next start, with the nanoseconds since the epoch
     /// at which it comes.
     pub waiting: Vec<(String, i64)>,
+    /// Of each container name: its probes and restarts lately.
+    pub histories: BTreeMap<String, Arc<History>>,
 }
 
 /// A container at one moment.

@@ -11,6 +11,7 @@ use crate::manifest::Planned;
 use crate::manifest::controller::{Managed, node};
 use crate::manifest::status::{Condition, initialized, phase, phase_of};
 use crate::oci::model::Sharing;
+use crate::pod::history::{Restart, Run};
 use crate::pod::record::{Origin, Phase};
 use crate::pod::view::{ContainerView, PodView};
 use crate::proto::haled as wire;
@@ -189,6 +190,10 @@ fn container_of(
         state: "Waiting".to_owned(),
         ..Default::default()
     };
+    if let Some(history) = sandboxes.newest().and_then(|view| view.histories.get(name)) {
+        container.probe_runs = history.runs.iter().map(run_of).collect();
+        container.restarts = history.restarts.iter().map(restart_of).collect();
+    }
     let newest = sandboxes.newest().and_then(|view| Some((view, view.newest(name)?)));
     let attempt = newest.map_or(u32::MAX, |(_, newest)| newest.config.attempt);
     if let Some((last, ended)) = sandboxes.ended_before(name, attempt) {
@@ -249,6 +254,7 @@ fn state_of(
             if let Some((_, at)) = waits.filter(|_| restarts) {
                 "CrashLoopBackOff".clone_into(&mut container.reason);
                 let left = (at - nanos(SystemTime::now())).max(0) / 1_000_000;
+                container.next_start_at = *at;
                 container.backoff_left_ms = Some(u64::try_from(left).unwrap_or(0));
             } else {
                 "Terminated".clone_into(&mut container.state);
@@ -256,6 +262,15 @@ fn state_of(
             }
         }
     }
+}
+
+fn run_of(run: &Run) -> wire::ProbeRun {
+    wire::ProbeRun { kind: run.kind.as_str().to_owned(), success: run.success, at: run.at }
+}
+
+fn restart_of(restart: &Restart) -> wire::Restart {
+    let took_ms = u64::try_from(restart.took.as_millis()).unwrap_or(u64::MAX);
+    wire::Restart { at: restart.at, reason: restart.reason.clone(), took_ms }
 }
 
 fn probe_of(report: &Report) -> wire::ProbeStatus {

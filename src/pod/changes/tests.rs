@@ -94,6 +94,7 @@ fn view(phase: Phase, containers: &[(u8, State)]) -> PodView {
         runtime: Runtime { name: String::new(), path: path(), root: path(), keeper: path() },
         containers: containers.iter().map(container).collect(),
         waiting: vec![],
+        histories: std::collections::BTreeMap::new(),
     }
 }
 
