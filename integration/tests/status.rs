@@ -1,6 +1,9 @@
 //! The status page's listener: who is answered and with what, metrics against what happened,
 //! and the page's changes while a pod fails and heals.
 
+mod browser;
+mod page;
+
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::PathBuf;
@@ -144,7 +147,7 @@ async fn a_heal_is_counted_and_every_open_page_is_told() {
     house.metrics_with("prober_probe_total{probe_type=\"Liveness\",result=\"successful\",namespace=\"default\",pod=\"web\",container=\"app\"}").await;
 
     std::fs::remove_file(house.flag()).unwrap();
-    let healed = until_event(&mut events, "the last healed in");
+    let healed = until_event(&mut events, "the last was back after");
     assert!(healed.contains("LivenessProbeFailed"), "{healed}");
     assert!(healed.contains("class=\\\"fail\\\""), "{healed}");
     let page = house.get("/");

@@ -24,7 +24,7 @@ const TEXT_LIMIT: usize = 2000;
 pub(super) static POLICY: LazyLock<String> = LazyLock::new(|| {
     let hash = |text: &str| STANDARD.encode(Sha256::digest(text.as_bytes()));
     format!(
-        "default-src 'none'; style-src 'sha256-{}'; script-src 'sha256-{}'; connect-src 'self'; \
+        "default-src 'none'; style-src 'sha256-{}'; script-src 'sha256-{}'; connect-src 'self'; img-src data:; \
          base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
         hash(STYLE),
         hash(SCRIPT)
@@ -175,8 +175,9 @@ fn phase_class(phase: &str) -> &'static str {
 
 fn article(pod: &wire::Pod) -> String {
     let mut html = String::new();
-    let worst = containers(pod).map(mood).find(|mood| *mood == "bad");
-    let class = worst.unwrap_or_else(|| phase_class(&pod.phase));
+    let has = |wanted: &&&str| containers(pod).any(|container| mood(container) == **wanted);
+    let class = ["bad", "wait"].iter().find(has).copied();
+    let class = class.unwrap_or_else(|| phase_class(&pod.phase));
     put(
         &mut html,
         format_args!("<article class=\"pod {class}\" data-key=\"{}\">\n", text(&key(pod))),
@@ -200,7 +201,9 @@ fn article(pod: &wire::Pod) -> String {
         put(&mut html, format_args!(" · <span class=\"ip\">{}</span>", text(ip)));
     }
     html.push_str("</p>\n");
-    if !pod.reason.is_empty() {
+    // A container that is in the way says so itself.
+    let told = containers(pod).any(|c| !c.message.is_empty() && pod.reason.ends_with(&c.message));
+    if !pod.reason.is_empty() && !told {
         put(&mut html, format_args!("<p class=\"message\">{}</p>\n", text(&pod.reason)));
     }
     for container in containers(pod) {
@@ -219,20 +222,18 @@ fn section(html: &mut String, container: &wire::Container) {
         html,
         format_args!("<p class=\"facts\"><span class=\"image\">{}</span>", text(&container.image)),
     );
-    let since =
-        if container.state == "Terminated" { container.finished_at } else { container.started_at };
-    if since != 0 {
-        let verb = if container.state == "Terminated" { "ended" } else { "started" };
-        put(html, format_args!(" · {verb} {}", time(since, "ago")));
-    }
-    if container.state == "Terminated" {
-        put(html, format_args!(" with {}", container.exit_code));
+    if container.state == "Running" {
+        put(html, format_args!(" · started {}", time(container.started_at, "ago")));
+    } else if container.finished_at != 0 {
+        let (at, code) = (time(container.finished_at, "ago"), container.exit_code);
+        put(html, format_args!(" · ended {at} with {code}"));
     }
     if container.next_start_at != 0 {
         put(html, format_args!(" · next start {}", time(container.next_start_at, "ago")));
     }
     html.push_str("</p>\n");
-    if !container.message.is_empty() {
+    // Of a running one it is a probe's, whose own words are below.
+    if !container.message.is_empty() && container.state != "Running" {
         put(html, format_args!("<p class=\"message\">{}</p>\n", text(&container.message)));
     }
     for title in PROBE_KINDS {
@@ -316,7 +317,7 @@ fn strip(html: &mut String, container: &wire::Container, title: &str) {
         put(
             html,
             format_args!(
-                "<p class=\"message output\">{}: failed {} of {} in a row: {}</p>\n",
+                "<p class=\"message output\">{}: failed {} in a row ({} decide): {}</p>\n",
                 text(&probe.handler),
                 probe.run,
                 probe.failure_threshold,
@@ -339,7 +340,7 @@ fn heals(html: &mut String, container: &wire::Container) {
     put(
         html,
         format_args!(
-            "<details data-key=\"{}\"><summary>restarts: {count} <span class=\"last\">· the last healed in {}</span></summary>\n<ol class=\"heals\">\n",
+            "<details data-key=\"{}\"><summary>restarts: {count} <span class=\"last\">· the last was back after {}</span></summary>\n<ol class=\"heals\">\n",
             text(&container.name),
             seconds(last.took_ms)
         ),

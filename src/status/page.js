@@ -39,6 +39,10 @@
     }
   };
 
+  // What is worth a look when it changes; results of probes come all the time.
+  const gist = (pod) =>
+    [...pod.querySelectorAll(".badge, summary")].map((each) => each.textContent).join(" ");
+
   // Puts a new picture of a pod in place of the old one: what was open stays open, and the
   // focus stays where it was.
   const replace = (old, fresh) => {
@@ -71,8 +75,8 @@
       const fresh = template.content.querySelector("article");
       const old = known.get(key);
       word(fresh);
+      fresh.classList.toggle("fresh", !first && (!old || gist(old) !== gist(fresh)));
       if (old) replace(old, fresh);
-      fresh.classList.toggle("fresh", !first);
       known.set(key, fresh);
     }
     const order = new Set(update.order);
