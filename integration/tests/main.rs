@@ -14,6 +14,7 @@ mod image;
 mod lifecycle;
 mod logs;
 mod manifest;
+mod metrics;
 mod monitor;
 mod network;
 mod oci;

@@ -25,7 +25,7 @@ impl Daemon {
     }
 
     /// The cgroup of a container.
-    async fn cgroup_of(&self, container: &str) -> String {
+    pub(crate) async fn cgroup_of(&self, container: &str) -> String {
         let request = cri::ContainerStatusRequest { container_id: container.into(), verbose: true };
         let response = self.runtime().await.container_status(request).await.unwrap();
         let info: serde_json::Value =

@@ -249,21 +249,25 @@ impl RuntimeService for Face {
         &self,
         _request: Request<cri::ListMetricDescriptorsRequest>,
     ) -> Result<Response<cri::ListMetricDescriptorsResponse>, Status> {
-        unbuilt("ListMetricDescriptors")
+        Ok(Response::new(Face::list_metric_descriptors()))
     }
 
     async fn list_pod_sandbox_metrics(
         &self,
         _request: Request<cri::ListPodSandboxMetricsRequest>,
     ) -> Result<Response<cri::ListPodSandboxMetricsResponse>, Status> {
-        unbuilt("ListPodSandboxMetrics")
+        let pod_metrics = Face::list_pod_sandbox_metrics(self).await?;
+        Ok(Response::new(cri::ListPodSandboxMetricsResponse { pod_metrics }))
     }
 
     async fn stream_pod_sandbox_metrics(
         &self,
         _request: Request<cri::StreamPodSandboxMetricsRequest>,
     ) -> Result<Response<Self::StreamPodSandboxMetricsStream>, Status> {
-        unbuilt("StreamPodSandboxMetrics")
+        let list = Face::list_pod_sandbox_metrics(self).await?;
+        let wrap =
+            |pod_sandbox_metrics| cri::StreamPodSandboxMetricsResponse { pod_sandbox_metrics };
+        Ok(Response::new(batches::stream(list, wrap)))
     }
 
     async fn runtime_config(

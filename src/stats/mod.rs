@@ -4,10 +4,12 @@
 //! containers or pods: they are cgroup paths, processes and keys. Only `rates` and `lately`
 //! remember anything.
 
+pub mod detail;
 mod lately;
 pub mod network;
 mod parse;
 mod pressure;
+pub mod processes;
 mod rates;
 
 use std::io;

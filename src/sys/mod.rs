@@ -7,6 +7,8 @@ pub mod cgroup;
 pub mod clone;
 pub mod fds;
 #[cfg(feature = "daemon")]
+pub mod filesystem;
+#[cfg(feature = "daemon")]
 pub mod idmap;
 pub mod loopback;
 pub mod mount;

@@ -1,8 +1,9 @@
 //! ContainerStats, ListContainerStats, PodSandboxStats, ListPodSandboxStats: one file for
-//! containers, one for pods, and what both are made of.
+//! containers, one for pods, and what both are made of. The metrics beside them.
 
 mod container;
 mod layer;
+mod metrics;
 mod pod;
 mod usage;
 

@@ -96,13 +96,19 @@ impl Face {
     /// alone, which bears its uid. Elsewhere the parent may hold other pods too, so it is
     /// those of pause and of each container that runs.
     fn cgroups_of(&self, pod: &PodView) -> Vec<String> {
-        let (parent, pause) = self.pods.cgroups(pod);
-        if is_of(&parent, &pod.config.uid) {
-            return vec![parent];
+        if let Some(own) = self.own_cgroup(pod) {
+            return vec![own];
         }
+        let (_, pause) = self.pods.cgroups(pod);
         let running = pod.containers.iter().filter(|container| runs(container));
         let containers = running.map(|container| container.place.cgroup.clone());
         std::iter::once(pause).chain(containers).collect()
+    }
+
+    /// The cgroup that holds this pod alone, where there is one.
+    pub(super) fn own_cgroup(&self, pod: &PodView) -> Option<String> {
+        let (parent, _) = self.pods.cgroups(pod);
+        is_of(&parent, &pod.config.uid).then_some(parent)
     }
 }
 
