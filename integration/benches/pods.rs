@@ -19,6 +19,8 @@ use processes::{monitor_of, pause_of, pss};
 
 /// Runs of everything that is timed.
 const RUNS: usize = 20;
+/// Containers whose statistics and metrics are asked for.
+const MEASURED: usize = 20;
 /// Pods that are there when memory is read, unless the command line says.
 const PODS: usize = 50;
 
@@ -30,6 +32,7 @@ fn main() {
         println!("{:<44} {:>10} {:>10} {:>7}", "what", "haled", "beside", "ratio");
         sandboxes(&daemon).await;
         containers(&daemon).await;
+        statistics(&daemon).await;
         crowd(&mut daemon, pods).await;
     });
 }
@@ -143,6 +146,29 @@ fn bare_runc(daemon: &Daemon, pod: &str, id: &str) -> Duration {
     let took = began.elapsed();
     run(&format!("{runc} delete --force {id}"));
     took
+}
+
+/// What a kubelet asks for every ten seconds.
+async fn statistics(daemon: &Daemon) {
+    let pod = daemon.run(&daemon.host_sandbox("measured")).await;
+    for at in 0..MEASURED {
+        let config = Daemon::host_container(&format!("app-{at}"), "exec sleep 600");
+        daemon.run_container(&pod, config).await;
+    }
+    let mut client = daemon.runtime().await;
+    // The first answer waits for writable layers, which later ones know.
+    let all = client.list_container_stats(cri::ListContainerStatsRequest::default()).await;
+    assert_eq!(all.unwrap().into_inner().stats.len(), MEASURED);
+    let (mut stats, mut metrics) = (Vec::new(), Vec::new());
+    for _ in 0..RUNS * 5 {
+        let request = cri::ListContainerStatsRequest::default();
+        timed(&mut stats, client.list_container_stats(request)).await.unwrap();
+        let request = cri::ListPodSandboxMetricsRequest::default();
+        timed(&mut metrics, client.list_pod_sandbox_metrics(request)).await.unwrap();
+    }
+    row(&format!("ListContainerStats, {MEASURED} containers"), &mut stats, None);
+    row(&format!("ListPodSandboxMetrics, {MEASURED} containers"), &mut metrics, None);
+    daemon.remove_pod(&pod).await;
 }
 
 /// Many pods at once: memory, listing, a restart of the daemon.
