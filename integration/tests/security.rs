@@ -203,3 +203,38 @@ async fn user_namespaces_that_cannot_be_are_refused_by_name() {
     assert_eq!(error.code(), Code::InvalidArgument, "{error}");
     assert!(error.message().contains("/volume"), "{error}");
 }
+
+#[tokio::test]
+async fn selinux_options_are_ignored_aloud_where_there_is_no_selinux() {
+    if haled::sys::selinux::is_active() {
+        eprintln!("skipped: SELinux is active here");
+        return;
+    }
+    let daemon = Daemon::start().await;
+    let pod = daemon.run(&daemon.host_sandbox("labels")).await;
+    let labelled = |name: &str, kind: &str| {
+        let mut config = Daemon::host_container(name, "exec sleep 600");
+        let security = config.linux.as_mut().unwrap().security_context.as_mut().unwrap();
+        security.selinux_options = Some(cri::SeLinuxOption {
+            r#type: kind.into(),
+            level: "s0:c1,c2".into(),
+            ..Default::default()
+        });
+        let host_path = daemon.path(name).to_str().unwrap().to_owned();
+        config.mounts.push(cri::Mount {
+            container_path: "/volume".into(),
+            host_path,
+            selinux_relabel: true,
+            ..Default::default()
+        });
+        config
+    };
+    for name in ["one", "two"] {
+        let id = daemon.run_container(&pod, labelled(name, "svirt_t")).await;
+        assert_eq!(daemon.exec(&id, &["ls", "/volume"]).await, (0, String::new()));
+    }
+    assert_eq!(daemon.log().matches("selinux_options are ignored").count(), 1, "{}", daemon.log());
+    let error = daemon.create(&pod, labelled("three", "a:b")).await.unwrap_err();
+    assert_eq!(error.code(), tonic::Code::InvalidArgument);
+    assert!(error.message().contains("selinux_options.type"), "{error}");
+}

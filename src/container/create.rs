@@ -16,8 +16,8 @@ use super::{Error, Place};
 use crate::image::{Image, Images, Owners};
 use crate::oci;
 use crate::oci::model::{PidMode, Sharing};
-use crate::sys::idmap;
 use crate::sys::userns::IdMaps;
+use crate::sys::{idmap, selinux};
 
 /// How long the file systems that mounts' sources are on may take to answer.
 const SOURCES_LIMIT: Duration = Duration::from_mins(1);
@@ -39,6 +39,8 @@ pub struct Surroundings {
     pub target_pid_namespace: Option<PathBuf>,
     /// The ids of the sandbox's user namespace, if it has one.
     pub userns: Option<IdMaps>,
+    /// The sandbox's level in SELinux labels.
+    pub selinux_level: String,
 }
 
 /// Prepares a container, and says who its process will run as. What a failure leaves is removed by [`super::remove::files`].
@@ -55,7 +57,9 @@ pub async fn create(
     }
     let root = around.userns.as_ref().and_then(IdMaps::root);
     let owners = root.map(|root| Owners { users: around.dir.join("pins/user"), root });
-    let prepared = images.prepare(&place.id, image, volumes, owners).await?;
+    let labels = oci::labels(&config.security, &around.selinux_level)?;
+    let label = labels.as_ref().map(|labels| labels.mount.clone());
+    let prepared = images.prepare(&place.id, image, volumes, owners, label).await?;
     let (place, mut config, around) = (place.clone(), config.clone(), around.clone());
     let defaults = image.defaults.clone();
     let deadline = Instant::now() + SOURCES_LIMIT;
@@ -79,6 +83,10 @@ pub async fn create(
     in_time(deadline, &names, move || {
         fs::create_dir_all(&place.bundle)
             .map_err(Error::io("cannot make bundle", &place.bundle))?;
+        let sandbox_files = sandbox_files(&around, config.security.readonly_rootfs);
+        if let Some(labels) = &labels {
+            relabel(&config, &sandbox_files, &labels.mount)?;
+        }
         map_owners(&mut config, &place.bundle, &around)?;
         let spec = oci::build(&oci::Input {
             rootfs: &prepared.rootfs,
@@ -99,9 +107,10 @@ pub async fn create(
             devices: &config.devices,
             cdi_devices: &config.cdi_devices,
             security: &config.security,
+            selinux: labels.as_ref(),
             resources: &config.resources,
             namespaces: &namespaces(&config.pid_mode, &around),
-            sandbox_files: &sandbox_files(&around, config.security.readonly_rootfs),
+            sandbox_files: &sandbox_files,
             cgroup_path: &place.cgroup,
             annotations: &config.annotations,
         })?;
@@ -168,6 +177,23 @@ fn sub_path(mounted: &Path, sub_path: &Path, image: &str) -> Result<PathBuf, Err
     })?;
     fs::read_link(format!("/proc/self/fd/{}", found.as_fd().as_raw_fd()))
         .map_err(Error::io("cannot resolve what is below", mounted))
+}
+
+/// Labels what the container is to use of the host: the mounts that ask for it, and the pod's
+/// own files, whose level is the same in each of its containers.
+fn relabel(config: &ContainerConfig, files: &[oci::SandboxFile], label: &str) -> Result<(), Error> {
+    let asking =
+        config.mounts.iter().filter(|mount| mount.selinux_relabel && mount.image.is_none());
+    for mount in asking.clone() {
+        oci::refuse_relabel(&mount.host_path)?;
+    }
+    // The host's own /dev/shm stays the host's.
+    let own = files.iter().map(|file| &file.host_path).filter(|path| !path.starts_with("/dev"));
+    for path in asking.map(|mount| &mount.host_path).chain(own) {
+        selinux::relabel(path, label)
+            .map_err(Error::io("cannot set the SELinux label of", path))?;
+    }
+    Ok(())
 }
 
 /// Mounts the sources that are to have the pod's owners into the bundle, and puts these in

@@ -10,7 +10,7 @@ use super::status::invalid;
 use crate::container::config::ContainerConfig;
 use crate::oci::model::{
     CapabilityRequest, Device, EnvVar, ImageVolume, Mount, PidMode, Profile, Propagation,
-    Resources, Security, UserRequest,
+    Resources, Security, SelinuxOptions, UserRequest,
 };
 use crate::proto::cri;
 
@@ -215,6 +215,7 @@ fn parse_security(
         readonly_paths: Some(security.readonly_paths.clone()),
         seccomp: seccomp(&security, seccomp_dir)?,
         apparmor: apparmor(&security)?,
+        selinux: selinux(security.selinux_options),
     })
 }
 
@@ -248,6 +249,12 @@ fn seccomp(
             ))),
         },
     }
+}
+
+pub(super) fn selinux(options: Option<cri::SeLinuxOption>) -> SelinuxOptions {
+    let options = options.unwrap_or_default();
+    let cri::SeLinuxOption { user, role, r#type: kind, level } = options;
+    SelinuxOptions { user, role, kind, level }
 }
 
 fn apparmor(security: &cri::LinuxContainerSecurityContext) -> Result<Option<Profile>, Status> {

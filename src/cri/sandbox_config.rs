@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use tonic::Status;
 
-use super::container_config::resources;
+use super::container_config::{resources, selinux};
 use super::status::invalid;
 use crate::network::{Dns, PortMapping};
 use crate::oci::model::{PidMode, Sharing};
@@ -70,6 +70,7 @@ pub(super) fn parse(
         },
         userns,
         privileged: security.privileged,
+        selinux: selinux(security.selinux_options),
         resources: linux.resources.map(resources).transpose()?,
         overhead: linux.overhead.map(resources).transpose()?,
         runtime_handler,

@@ -181,22 +181,28 @@ impl Images {
         container: &ContainerId,
         image: &Image,
     ) -> Result<PathBuf, Error> {
-        Ok(self.prepare(container, image, Vec::new(), None).await?.rootfs)
+        Ok(self.prepare(container, image, Vec::new(), None, None).await?.rootfs)
     }
 
     /// The same with images as volumes beside it, and with the owners that files have in a
-    /// user namespace. All stays until [`Images::release_rootfs`].
+    /// user namespace. `label`: an SELinux label for all of it. All stays until [`Images::release_rootfs`].
     pub async fn prepare(
         &self,
         container: &ContainerId,
         image: &Image,
         volumes: Vec<Arc<Image>>,
         owners: Option<Owners>,
+        label: Option<String>,
     ) -> Result<Prepared, Error> {
         let (inner, container, image) = (Arc::clone(&self.inner), container.clone(), image.clone());
         blocking("making a root file system", move || {
             let Inner { catalog, content, layers, .. } = &*inner;
-            let wanted = Wanted { image: &image, volumes: &volumes, owners: owners.as_ref() };
+            let wanted = Wanted {
+                image: &image,
+                volumes: &volumes,
+                owners: owners.as_ref(),
+                label: label.as_deref(),
+            };
             inner.rootfs.prepare(catalog, content, layers, &container, &wanted)
         })
         .await

@@ -36,6 +36,8 @@ pub(super) struct Wanted<'a> {
     pub(super) volumes: &'a [Arc<Image>],
     /// Whose the files are; `None`: as on disk.
     pub(super) owners: Option<&'a Owners>,
+    /// The SELinux label that every file of it has; `None`: as on disk.
+    pub(super) label: Option<&'a str>,
 }
 
 /// The directories of root file systems.
@@ -73,7 +75,7 @@ impl RootFileSystems {
         container: &ContainerId,
         wanted: &Wanted<'_>,
     ) -> Result<Prepared, Error> {
-        let Wanted { image, volumes, owners } = *wanted;
+        let Wanted { image, volumes, owners, label } = *wanted;
         let fault = |cause: String| Error::Rootfs { container: container.to_string(), cause };
         let volumes = volumes
             .iter()
@@ -85,7 +87,7 @@ impl RootFileSystems {
         let is_new =
             catalog.add_rootfs(container.as_str(), record.clone(), layers).map_err(fault)?;
         let home = self.dir.join(container);
-        let error = match Self::mount_all(&home, layers, &record, owners) {
+        let error = match Self::mount_all(&home, layers, &record, owners, label) {
             Ok(prepared) => return Ok(prepared),
             Err(error) => error,
         };
@@ -105,6 +107,7 @@ impl RootFileSystems {
         layers: &Layers,
         record: &RootfsRecord,
         owners: Option<&Owners>,
+        label: Option<&str>,
     ) -> std::io::Result<Prepared> {
         std::fs::create_dir_all(home)?;
         if let Some(Owners { root: (user, group), .. }) = owners {
@@ -112,10 +115,10 @@ impl RootFileSystems {
             std::os::unix::fs::chown(home, Some(*user), Some(*group))?;
         }
         set_mode(home, 0o700)?;
-        let rootfs = Self::mount(home, layers, &record.chain, owners)?;
+        let rootfs = Self::mount(home, layers, &record.chain, owners, label)?;
         let volume = |(at, volume): (usize, &VolumeRecord)| {
             let target = home.join(VOLUMES).join(at.to_string());
-            Self::mount_volume(home, &target, layers, &volume.chain, owners)?;
+            Self::mount_volume(home, &target, layers, &volume.chain, owners, label)?;
             Ok(target)
         };
         let volumes = record.volumes.iter().enumerate().map(volume);
@@ -127,6 +130,7 @@ impl RootFileSystems {
         layers: &Layers,
         chain: &[Digest],
         owners: Option<&Owners>,
+        label: Option<&str>,
     ) -> std::io::Result<PathBuf> {
         let [upper, work, merged] = ["upper", "work", "merged"].map(|name| home.join(name));
         if merged.exists() && is_mount(&merged)? {
@@ -142,7 +146,7 @@ impl RootFileSystems {
             copy_root(lower.dirs.first().map(PathBuf::as_path), &upper)?;
         }
         let changes = Some(Changes { upper: &upper, work: &work });
-        let overlay = Overlay { lower: &lower.paths(), changes };
+        let overlay = Overlay { lower: &lower.paths(), changes, label };
         meter::timed_blocking(System::Mount, "overlay", "mount", || overlay.attach(&merged))?;
         lower.detach()?;
         Ok(merged)
@@ -154,13 +158,14 @@ impl RootFileSystems {
         layers: &Layers,
         chain: &[Digest],
         owners: Option<&Owners>,
+        label: Option<&str>,
     ) -> std::io::Result<()> {
         std::fs::create_dir_all(target)?;
         if is_mount(target)? {
             return Ok(());
         }
         let lower = Lower::new(home, layers, chain, 2, owners)?;
-        Overlay { lower: &lower.paths(), changes: None }.attach(target)?;
+        Overlay { lower: &lower.paths(), changes: None, label }.attach(target)?;
         lower.detach()
     }
 

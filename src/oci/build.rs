@@ -102,6 +102,7 @@ fn process(
         .set_no_new_privileges(Some(security.no_new_privs))
         .set_oom_score_adj(Some(limits::oom_score_adj(input.resources.oom_score_adj, host)?))
         .set_apparmor_profile(apparmor::profile(security, host)?)
+        .set_selinux_label(input.selinux.and_then(|labels| labels.process.clone()))
         // Those of the pod's monitor, which are the daemon's.
         .set_rlimits(None);
     Ok(process)
@@ -123,6 +124,7 @@ fn linux(
         .set_cgroups_path(Some(cgroup_path(input.cgroup_path)?))
         .set_namespaces(Some(namespaces(input, host)?))
         .set_seccomp(seccomp::filter(&security.seccomp, security.privileged, &capabilities.held)?)
+        .set_mount_label(input.selinux.map(|labels| labels.mount.clone()))
         .set_rootfs_propagation(mounts.rootfs_propagation.map(str::to_owned))
         .set_masked_paths(Some(masked(security, host)?))
         .set_readonly_paths(Some(readonly(security)?));

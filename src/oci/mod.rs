@@ -17,6 +17,7 @@ pub mod model;
 mod mounts;
 mod runtime;
 mod seccomp;
+mod selinux;
 mod user;
 
 use std::collections::BTreeMap;
@@ -29,6 +30,7 @@ pub use error::Error;
 pub use host::{Host, resolve_path};
 pub use limits::{clamp_oom_score_adj, limits};
 pub use runtime::{Exec, Runtime, exec_failure, log_words};
+pub use selinux::{Labels, labels, level_of, refuse_relabel};
 
 /// What a container takes from its image unless told otherwise.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -119,6 +121,8 @@ pub struct Input<'a> {
     pub cdi_devices: &'a [String],
     /// Confinement.
     pub security: &'a model::Security,
+    /// SELinux labels; `None`: it isn't active.
+    pub selinux: Option<&'a Labels>,
     /// Limits.
     pub resources: &'a model::Resources,
     /// Namespaces.

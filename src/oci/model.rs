@@ -119,6 +119,19 @@ pub enum Profile {
     Localhost(String),
 }
 
+/// Parts of an SELinux label. Empty: as without them.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct SelinuxOptions {
+    /// User.
+    pub user: String,
+    /// Role.
+    pub role: String,
+    /// Type.
+    pub kind: String,
+    /// Level: `s0:c1,c2`.
+    pub level: String,
+}
+
 /// What confines the container.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Security {
@@ -140,6 +153,9 @@ pub struct Security {
     pub seccomp: Profile,
     /// AppArmor profile; `None`: haled's default where AppArmor is active.
     pub apparmor: Option<Profile>,
+    /// SELinux label; without effect where it is inactive.
+    #[serde(default)]
+    pub selinux: SelinuxOptions,
 }
 
 /// Limits. Zero or `None`: unlimited, the kernel's default.

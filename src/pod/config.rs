@@ -5,8 +5,10 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::id::SandboxId;
 use crate::network::{Dns, PortMapping};
-use crate::oci::model::{PidMode, Resources, Sharing};
+use crate::oci;
+use crate::oci::model::{PidMode, Resources, SelinuxOptions, Sharing};
 use crate::sys::userns::IdMaps;
 
 /// A sandbox's configuration. Immutable from its creation.
@@ -50,6 +52,9 @@ pub struct SandboxConfig {
     pub userns: Option<IdMaps>,
     /// May hold privileged containers.
     pub privileged: bool,
+    /// SELinux label: the level that its containers have where they don't say.
+    #[serde(default)]
+    pub selinux: SelinuxOptions,
     /// The pod's limits, when the client says.
     pub resources: Option<Resources>,
     /// What the pod takes beside its containers, when the client says.
@@ -57,6 +62,17 @@ pub struct SandboxConfig {
     pub overhead: Option<Resources>,
     /// Empty: the default handler.
     pub runtime_handler: String,
+}
+
+impl SandboxConfig {
+    /// The level of the pod with this id in SELinux labels.
+    pub fn selinux_level(&self, id: &SandboxId) -> String {
+        if self.selinux.level.is_empty() {
+            oci::level_of(id.as_str())
+        } else {
+            self.selinux.level.clone()
+        }
+    }
 }
 
 /// New limits of a pod as a whole; `None`: as they were.

@@ -118,6 +118,7 @@ impl Driver {
             host_pid: self.config.pid == PidMode::Node,
             target_pid_namespace,
             userns: self.config.userns.clone(),
+            selinux_level: self.config.selinux_level(&self.id),
         };
         self.containers.push(Container {
             id: id.clone(),

@@ -1,7 +1,7 @@
 //! Every pod by id and by name, and the way to each pod's driver.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, SystemTime};
 
@@ -20,11 +20,14 @@ use crate::health::Policy;
 use crate::id::{ContainerId, SandboxId};
 use crate::monitor::sysctl::{self, Own};
 use crate::network;
-use crate::oci::Runtime;
 use crate::oci::model::{Resources, Sharing};
+use crate::oci::{self, Runtime};
 
 /// Notices of a monitor that may wait for the driver.
 pub(super) const NOTICES: usize = 256;
+
+/// Ids that are looked at for one whose SELinux level is free: there are half a million.
+const MAX_ID_TRIES: usize = 64;
 
 /// The pods of this node. Cheap to clone.
 #[derive(Clone)]
@@ -42,6 +45,22 @@ struct Table {
     pods: HashMap<SandboxId, Handle>,
     containers: HashMap<ContainerId, SandboxId>,
     names: HashMap<Name, SandboxId>,
+}
+
+impl Table {
+    /// An id that stands for another SELinux level than those of the pods that are there.
+    fn new_sandbox_id(&self) -> SandboxId {
+        let level = |id: &SandboxId| oci::level_of(id.as_str());
+        let taken: HashSet<String> = self.pods.keys().map(level).collect();
+        let mut id = random_id(SandboxId::from_random);
+        for _ in 0..MAX_ID_TRIES {
+            if !taken.contains(&level(&id)) {
+                break;
+            }
+            id = random_id(SandboxId::from_random);
+        }
+        id
+    }
 }
 
 /// What makes a sandbox the same as another: what the CRI calls its metadata.
@@ -73,7 +92,7 @@ impl Pods {
         check(&config)?;
         let handle = {
             let mut table = self.write();
-            let id = random_id(SandboxId::from_random);
+            let id = table.new_sandbox_id();
             match table.names.entry(name_of(&config)) {
                 Entry::Occupied(there) => {
                     let id = there.get().clone();

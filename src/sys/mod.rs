@@ -20,6 +20,8 @@ pub mod overlay;
 pub mod process;
 #[cfg(feature = "daemon")]
 pub mod readiness;
+#[cfg(feature = "daemon")]
+pub mod selinux;
 pub mod socket;
 #[cfg(feature = "daemon")]
 pub mod tree;

@@ -26,6 +26,8 @@ pub struct Overlay<'a> {
     pub lower: &'a [&'a Path],
     /// Where changes go; `None`: it is read-only, and needs two lower directories.
     pub changes: Option<Changes<'a>>,
+    /// The SELinux label that every file has; `None`: as on disk. Only where SELinux is active.
+    pub label: Option<&'a str>,
 }
 
 /// The directories of an overlay that can be written to.
@@ -99,6 +101,9 @@ impl Overlay<'_> {
         for key in ["index", "metacopy"] {
             rustix::mount::fsconfig_set_string(&fs, key, "off").map_err(explained)?;
         }
+        if let Some(label) = self.label {
+            rustix::mount::fsconfig_set_string(&fs, "context", label).map_err(explained)?;
+        }
         rustix::mount::fsconfig_set_string(&fs, "source", "overlay").map_err(explained)?;
         rustix::mount::fsconfig_create(&fs).map_err(explained)?;
         rustix::mount::fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
@@ -119,6 +124,10 @@ impl Overlay<'_> {
         if let Some(Changes { upper, work }) = &self.changes {
             let (upper, work) = (named(upper)?, named(work)?);
             options.push_str(&[",upperdir=", &upper, ",workdir=", &work].concat());
+        }
+        if let Some(label) = self.label {
+            // Quoted: a level has commas.
+            options.push_str(&[",context=\"", label, "\""].concat());
         }
         if options.len() > MAX_OPTIONS {
             return Err(io::Error::other(format!(
@@ -197,7 +206,7 @@ mod tests {
                 path
             });
             let changes = Some(Changes { upper: &upper, work: &work });
-            let overlay = Overlay { lower: &lower, changes };
+            let overlay = Overlay { lower: &lower, changes, label: None };
             let root = match name {
                 "new" => overlay.detached(&target).unwrap(),
                 _ => overlay.detached_by_options(&target).unwrap(),

@@ -160,6 +160,7 @@ impl Rig {
             devices: &wanted.devices,
             cdi_devices: &[],
             security: &wanted.security,
+            selinux: None,
             resources: &wanted.resources,
             namespaces: &wanted.namespaces,
             sandbox_files: &wanted.sandbox_files,

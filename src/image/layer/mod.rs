@@ -192,7 +192,7 @@ impl Layers {
         let lower: Vec<PathBuf> = below.iter().rev().map(|id| self.tree(id)).collect();
         let lower: Vec<&Path> = lower.iter().map(PathBuf::as_path).collect();
         let changes = Some(Changes { upper: tree, work: &work });
-        let overlay = Overlay { lower: &lower, changes };
+        let overlay = Overlay { lower: &lower, changes, label: None };
         tree::Target::merged(overlay.detached(&mount)?, tree)
     }
 

@@ -8,7 +8,7 @@ use super::*;
 use crate::oci::model::{
     CapabilityRequest, EnvVar, Mount, Profile, Propagation, Resources, UserRequest,
 };
-use crate::oci::{ImageDefaults, Namespaces, SandboxFile};
+use crate::oci::{ImageDefaults, Labels, Namespaces, SandboxFile};
 
 /// What a container is made of, owned.
 #[derive(Default)]
@@ -31,6 +31,7 @@ struct Case {
     sandbox_files: Vec<SandboxFile>,
     cgroup: Option<String>,
     annotations: BTreeMap<String, String>,
+    selinux: Option<Labels>,
 }
 
 fn strings(list: &[&str]) -> Vec<String> {
@@ -113,6 +114,7 @@ fn build_case(case: &Case, host: &Host) -> Result<Spec, Error> {
             devices: &[],
             cdi_devices: &[],
             security: &case.security,
+            selinux: case.selinux.as_ref(),
             resources: &case.resources,
             namespaces: &case.namespaces,
             sandbox_files: &case.sandbox_files,
@@ -355,4 +357,22 @@ proptest! {
         expected.extend(image.iter().chain(&own).map(|(name, value)| (name.as_str(), value.as_str())));
         prop_assert_eq!(merged, expected);
     }
+}
+
+#[test]
+fn labels_are_the_processes_and_the_mounts() {
+    let mount = "system_u:object_r:container_file_t:s0:c1,c2".to_owned();
+    let process = "system_u:system_r:container_t:s0:c1,c2".to_owned();
+    let labels = Labels { process: Some(process.clone()), mount: mount.clone() };
+    let labelled = |labels| Case { selinux: labels, ..typical() };
+    let spec = build_case(&labelled(Some(labels)), &machine()).unwrap();
+    let of_process = |spec: &Spec| spec.process().as_ref().unwrap().selinux_label().clone();
+    let of_mounts = |spec: &Spec| spec.linux().as_ref().unwrap().mount_label().clone();
+    assert_eq!((of_process(&spec), of_mounts(&spec)), (Some(process), Some(mount.clone())));
+    // A privileged container's.
+    let labels = Labels { process: None, mount: mount.clone() };
+    let spec = build_case(&labelled(Some(labels)), &machine()).unwrap();
+    assert_eq!((of_process(&spec), of_mounts(&spec)), (None, Some(mount)));
+    let spec = build_case(&labelled(None), &machine()).unwrap();
+    assert_eq!((of_process(&spec), of_mounts(&spec)), (None, None));
 }
