@@ -16,14 +16,14 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer as _};
 
-use crate::config::{Config, HealingConfig};
+use crate::config::{Config, HandlerConfig, HealingConfig};
 use crate::container::rotation;
 use crate::cri::{About, Face, server};
 use crate::health::BackoffSettings;
 use crate::image::Images;
 use crate::manifest::controller::{self, Manifests};
 use crate::network::Network;
-use crate::oci::Runtime;
+use crate::oci::{PrivilegedDevices, Runtime, RuntimeSettings};
 use crate::pod::{Services, changes, events, orchestrator, recovery};
 use crate::status::traces::{self, Traces};
 use crate::store::{RootLock, Store};
@@ -241,13 +241,15 @@ fn services(config: &Config, store: &Store, images: &Images) -> Result<Services,
         bridge_subnet: config.network.bridge_subnet.clone(),
     });
     let monitor = helper(config, "haled-monitor")?;
-    let runtimes = config.runtime.handlers.iter().map(|(name, path)| {
+    let runtimes = config.runtime.handlers.iter().map(|(name, handler)| {
+        let path = &handler.path;
         let runtime = Runtime {
             name: name.clone(),
             // A bare name is looked for in PATH; what isn't there is said by RuntimeReady.
             path: path.to_str().and_then(oci::resolve_path).unwrap_or_else(|| path.clone()),
-            root: config.state.join("runtimes").join(name),
+            root: handler.root.clone().unwrap_or_else(|| config.state.join("runtimes").join(name)),
             keeper: monitor.clone(),
+            settings: runtime_settings(handler),
         };
         (name.clone(), runtime)
     });
@@ -266,6 +268,19 @@ fn services(config: &Config, store: &Store, images: &Images) -> Result<Services,
         changes: changes::Changes::new(Instant::now()),
         presence: orchestrator::Presence::new(orchestrator(&config.healing), Instant::now()),
     })
+}
+
+fn runtime_settings(handler: &HandlerConfig) -> RuntimeSettings {
+    let all_allowed = handler.privileged_without_host_devices_all_devices_allowed;
+    RuntimeSettings {
+        args: handler.args.clone(),
+        privileged_devices: match handler.privileged_without_host_devices {
+            false => PrivilegedDevices::All,
+            true if all_allowed => PrivilegedDevices::Asked,
+            true => PrivilegedDevices::AskedAlone,
+        },
+        pod_annotations: handler.pod_annotations.clone(),
+    }
 }
 
 fn backoff(healing: &HealingConfig) -> BackoffSettings {

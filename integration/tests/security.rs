@@ -9,6 +9,7 @@ use crate::daemon::{BUSYBOX, Daemon};
 
 mod apparmor;
 mod cdi;
+mod handlers;
 mod image_volumes;
 
 /// The host's id of a pod's root, and how many follow.

@@ -17,6 +17,8 @@ const INTERFACE_LIMIT: usize = 15;
 const NAME_LIMIT: usize = 255;
 /// The longest handler name: a DNS label's, as RuntimeClass has it.
 const HANDLER_LIMIT: usize = 63;
+/// Where OCI runtimes keep the state of those who don't say.
+const SHARED_ROOTS: [&str; 4] = ["/run/runc", "/run/crun", "/run/youki", "/run/containerd/runc"];
 /// Layers fetched at once: more only hits the registry's rate limit.
 const PARALLEL_LIMIT: usize = 16;
 /// A shorter time of healing would be a hot loop.
@@ -47,9 +49,22 @@ pub(super) fn mistakes(config: &Config) -> Vec<(String, String)> {
     check("runtime.default_handler", default_handler(config));
     check("runtime.cgroup_parent", cgroup(&runtime.cgroup_parent));
     check("runtime.seccomp_dir", absolute(&runtime.seccomp_dir));
-    for (name, path) in &runtime.handlers {
+    for (name, handler) in &runtime.handlers {
+        let key = |key: &str| format!("runtime.handlers.{name}.{key}");
         check("runtime.handlers", handler_name(name));
-        check(&format!("runtime.handlers.{name}.path"), program(path));
+        check(&key("path"), program(&handler.path));
+        check(&key("args"), handler.args.iter().try_for_each(|arg| argument(arg)));
+        check(&key("root"), runtime_root(config, name));
+        let all_allowed = handler.privileged_without_host_devices_all_devices_allowed;
+        check(
+            &key("privileged_without_host_devices_all_devices_allowed"),
+            if all_allowed && !handler.privileged_without_host_devices {
+                Err("means nothing without privileged_without_host_devices".to_owned())
+            } else {
+                Ok(())
+            },
+        );
+        check(&key("pod_annotations"), patterns(&handler.pod_annotations));
     }
 
     let network = &config.network;
@@ -184,6 +199,50 @@ fn program(path: &Path) -> Result<(), String> {
             "found \"{}\", an absolute path or a bare name (looked up in PATH) is needed",
             path.display()
         )),
+    }
+}
+
+/// An argument of an OCI runtime that haled has no word of its own on.
+fn argument(text: &str) -> Result<(), String> {
+    let name = text.split('=').next().unwrap_or_default().trim_start_matches('-');
+    match name {
+        "" => Err("found an empty argument".to_owned()),
+        "root" => Err(format!("found \"{text}\", set root instead")),
+        "log" | "log-format" => Err(format!("found \"{text}\", which haled sets itself")),
+        "systemd-cgroup" => {
+            Err(format!("found \"{text}\", but haled makes cgroups by the cgroupfs driver"))
+        }
+        _ if text.contains('\0') => Err("found a NUL byte, an argument has none".to_owned()),
+        _ => Ok(()),
+    }
+}
+
+/// Containers in it that haled doesn't know are removed, so it must be this handler's alone.
+fn runtime_root(config: &Config, name: &str) -> Result<(), String> {
+    let handlers = &config.runtime.handlers;
+    let Some(root) = handlers.get(name).and_then(|handler| handler.root.as_deref()) else {
+        return Ok(());
+    };
+    directory(root)?;
+    let told = root.display();
+    if SHARED_ROOTS.iter().any(|shared| root == Path::new(shared)) {
+        return Err(format!(
+            "found \"{told}\", which others use: haled removes containers it doesn't know from it"
+        ));
+    }
+    let twin = |(other, handler): &(&String, &super::HandlerConfig)| {
+        other.as_str() != name && handler.root.as_deref() == Some(root)
+    };
+    match handlers.iter().find(twin) {
+        Some((other, _)) => Err(format!("found \"{told}\", which is handler \"{other}\"'s")),
+        None => Ok(()),
+    }
+}
+
+fn patterns(all: &[String]) -> Result<(), String> {
+    match all.iter().find(|pattern| pattern.is_empty() || pattern.contains('\0')) {
+        Some(_) => Err("found an empty pattern, \"example.com/*\" is one".to_owned()),
+        None => Ok(()),
     }
 }
 

@@ -186,6 +186,13 @@ impl FromToml for Vec<PathBuf> {
     }
 }
 
+impl FromToml for Vec<String> {
+    fn from_toml(value: &DeValue<'_>) -> Result<Self, String> {
+        let list = value.as_array().ok_or_else(|| needs(value, "a list of texts"))?;
+        list.iter().map(|text| String::from_toml(text.get_ref())).collect()
+    }
+}
+
 impl FromToml for bool {
     fn from_toml(value: &DeValue<'_>) -> Result<Self, String> {
         value.as_bool().ok_or_else(|| needs(value, "true or false"))

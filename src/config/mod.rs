@@ -50,12 +50,29 @@ pub struct Config {
 pub struct RuntimeConfig {
     /// The handler of pods that name none. `runc`.
     pub default_handler: String,
-    /// `[runtime.handlers.NAME]`: path, and nothing else yet. `runc` and `crun` by default.
-    pub handlers: BTreeMap<String, PathBuf>,
+    /// `[runtime.handlers.NAME]`. `runc` and `crun` by default.
+    pub handlers: BTreeMap<String, HandlerConfig>,
     /// Parent of pods that come without one. `/haled`.
     pub cgroup_parent: String,
     /// Where Localhost seccomp profiles with a relative path are. `/var/lib/kubelet/seccomp`.
     pub seccomp_dir: PathBuf,
+}
+
+/// `[runtime.handlers.NAME]`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct HandlerConfig {
+    /// Absolute, or a bare name for PATH. The handler's name.
+    pub path: PathBuf,
+    /// Given to it before any command. None.
+    pub args: Vec<String>,
+    /// Where it keeps its state. `<state>/runtimes/<handler>`.
+    pub root: Option<PathBuf>,
+    /// Privileged containers have only the devices they ask for. `false`.
+    pub privileged_without_host_devices: bool,
+    /// And may make and use others all the same. `false`.
+    pub privileged_without_host_devices_all_devices_allowed: bool,
+    /// Patterns of pod annotations that the OCI runtime is told. None.
+    pub pod_annotations: Vec<String>,
 }
 
 /// `[network]`.

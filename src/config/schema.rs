@@ -7,8 +7,8 @@ use toml::de::DeTable;
 
 use super::file::{Mistake, Reading, Section};
 use super::{
-    Bytes, Config, HealingConfig, ImageConfig, LogConfig, ManifestConfig, NetworkConfig,
-    RuntimeConfig, StatusConfig, StreamConfig, TracingConfig, check,
+    Bytes, Config, HandlerConfig, HealingConfig, ImageConfig, LogConfig, ManifestConfig,
+    NetworkConfig, RuntimeConfig, StatusConfig, StreamConfig, TracingConfig, check,
 };
 
 /// Reads files' texts, each over those before it; every mistake in them with the number of its
@@ -66,12 +66,24 @@ fn runtime(mut section: Section<'_, '_>, config: &mut RuntimeConfig) {
     section.set("cgroup_parent", &mut config.cgroup_parent);
     section.set("seccomp_dir", &mut config.seccomp_dir);
     for (name, mut handler) in section.tables("handlers") {
-        // A handler without a path is found by its own name.
-        let path = config.handlers.entry(name).or_insert_with_key(|name| name.into());
-        handler.set("path", path);
+        let known = config.handlers.entry(name).or_insert_with_key(|name| named(name));
+        handler.set("path", &mut known.path);
+        handler.set("args", &mut known.args);
+        handler.set("root", &mut known.root);
+        handler.set("privileged_without_host_devices", &mut known.privileged_without_host_devices);
+        handler.set(
+            "privileged_without_host_devices_all_devices_allowed",
+            &mut known.privileged_without_host_devices_all_devices_allowed,
+        );
+        handler.set("pod_annotations", &mut known.pod_annotations);
         handler.finish();
     }
     section.finish();
+}
+
+/// A handler without a path is found by its own name.
+fn named(name: &str) -> HandlerConfig {
+    HandlerConfig { path: name.into(), ..HandlerConfig::default() }
 }
 
 fn network(mut section: Section<'_, '_>, config: &mut NetworkConfig) {
@@ -152,7 +164,7 @@ impl Default for Config {
 
 impl Default for RuntimeConfig {
     fn default() -> Self {
-        let handler = |name: &str| (name.to_owned(), PathBuf::from(name));
+        let handler = |name: &str| (name.to_owned(), named(name));
         Self {
             default_handler: "runc".into(),
             handlers: ["runc", "crun"].map(handler).into(),

@@ -58,7 +58,7 @@ fn every_value_can_be_set() {
         cgroup_parent = "/machine/haled"
         seccomp_dir = "/etc/seccomp"
         handlers.youki.path = "/usr/local/bin/youki"
-        handlers.kata = {}
+        handlers.kata = {args = ["--debug"], root = "/run/kata", privileged_without_host_devices = true, privileged_without_host_devices_all_devices_allowed = true, pod_annotations = ["a/*"]}
         [network]
         conf_dir = "/etc/cni"
         plugin_dirs = ["/cni"]
@@ -93,9 +93,18 @@ fn every_value_can_be_set() {
     let config = parse(text).unwrap();
     let default = Config::default();
     assert_eq!(config.helper_dir, Some("/opt/haled".into()));
-    assert_eq!(config.runtime.handlers["youki"], PathBuf::from("/usr/local/bin/youki"));
-    assert_eq!(config.runtime.handlers["kata"], PathBuf::from("kata"));
-    assert_eq!(config.runtime.handlers["runc"], PathBuf::from("runc"));
+    let handler = |path: &str| HandlerConfig { path: path.into(), ..HandlerConfig::default() };
+    assert_eq!(config.runtime.handlers["youki"], handler("/usr/local/bin/youki"));
+    let kata = HandlerConfig {
+        path: "kata".into(),
+        args: vec!["--debug".into()],
+        root: Some("/run/kata".into()),
+        privileged_without_host_devices: true,
+        privileged_without_host_devices_all_devices_allowed: true,
+        pod_annotations: vec!["a/*".into()],
+    };
+    assert_eq!(config.runtime.handlers["kata"], kata);
+    assert_eq!(config.runtime.handlers["runc"], handler("runc"));
     assert_eq!(config.healing.backoff_max, Duration::from_secs(90));
     assert_eq!(config.image.parallel_layers, 8);
     // Whatever was left at its default was forgotten above, or isn't read.
@@ -193,6 +202,17 @@ fn bad_values_are_refused_by_name() {
         ("[runtime.handlers.\"-a\"]", "a handler's name is 1 to 63"),
         ("[runtime.handlers.a]\npath = \"./a\"", "a bare name (looked up in PATH) is needed"),
         ("[runtime.handlers.a]\npath = \"\"", "a bare name (looked up in PATH) is needed"),
+        ("[runtime.handlers.a]\nargs = \"-x\"", "a list of texts is needed"),
+        ("[runtime.handlers.a]\nargs = [\"--root=/x\"]", "set root instead"),
+        ("[runtime.handlers.a]\nargs = [\"--systemd-cgroup\"]", "the cgroupfs driver"),
+        ("[runtime.handlers.a]\nargs = [\"\"]", "an empty argument"),
+        ("[runtime.handlers.a]\nroot = \"/run/runc\"", "which others use"),
+        ("[runtime.handlers]\na.root = \"/r\"\nb.root = \"/r\"", "which is handler \"b\"'s"),
+        (
+            "[runtime.handlers.a]\nprivileged_without_host_devices_all_devices_allowed = true",
+            "means nothing without privileged_without_host_devices",
+        ),
+        ("[runtime.handlers.a]\npod_annotations = [\"\"]", "an empty pattern"),
         ("[network]\nplugin_dirs = []", "at least one directory"),
         ("[network]\nplugin_dirs = [\"/a\", \"b\"]", "found \"b\", an absolute path is needed"),
         ("[network]\nbridge_name = \"sixteen-letters-\"", "found \"sixteen-letters-\""),

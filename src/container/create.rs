@@ -1,5 +1,6 @@
 //! Creating: the root file system and the bundle. Nothing runs yet.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::os::fd::{AsFd as _, AsRawFd as _};
@@ -39,6 +40,10 @@ pub struct Surroundings {
     pub target_pid_namespace: Option<PathBuf>,
     /// The ids of the sandbox's user namespace, if it has one.
     pub userns: Option<IdMaps>,
+    /// What is set for the handler that runs it.
+    pub settings: oci::RuntimeSettings,
+    /// The sandbox's annotations.
+    pub annotations: BTreeMap<String, String>,
     /// The sandbox's level in SELinux labels.
     pub selinux_level: String,
 }
@@ -105,6 +110,7 @@ pub async fn create(
             hostname: &around.hostname,
             mounts: &config.mounts,
             devices: &config.devices,
+            privileged_devices: around.settings.privileged_devices,
             cdi_devices: &config.cdi_devices,
             security: &config.security,
             selinux: labels.as_ref(),
@@ -112,7 +118,7 @@ pub async fn create(
             namespaces: &namespaces(&config.pid_mode, &around),
             sandbox_files: &sandbox_files,
             cgroup_path: &place.cgroup,
-            annotations: &config.annotations,
+            annotations: &around.settings.annotations(&around.annotations, &config.annotations),
         })?;
         let path = place.config_file();
         write(&path, &spec).map_err(Error::io("cannot write", &path))?;

@@ -115,7 +115,8 @@ fn linux(
     host: &Host,
 ) -> Result<Linux, Error> {
     let security = input.security;
-    let devices = devices::devices(input.devices, security.privileged)?;
+    let devices =
+        devices::devices(input.devices, security.privileged.then_some(input.privileged_devices))?;
     let mut linux = Linux::default();
     linux
         .set_resources(Some(limits::resources(input.resources, devices.rules, host)?))

@@ -25,10 +25,27 @@ pub(super) struct Devices {
     pub(super) rules: Vec<LinuxDeviceCgroup>,
 }
 
-pub(super) fn devices(asked: &[Device], privileged: bool) -> Result<Devices, Error> {
+/// What a privileged container has of the host's devices.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum PrivilegedDevices {
+    /// All of them.
+    #[default]
+    All,
+    /// Those it asks for, but it may make and use the others.
+    Asked,
+    /// Those it asks for, and no others.
+    AskedAlone,
+}
+
+/// `privileged`: `None` for a container that isn't.
+pub(super) fn devices(
+    asked: &[Device],
+    privileged: Option<PrivilegedDevices>,
+) -> Result<Devices, Error> {
     let mut result = Devices::default();
-    result.rules.push(rule(privileged, None, "rwm"));
-    if privileged {
+    let every = privileged.is_some_and(|devices| devices != PrivilegedDevices::AskedAlone);
+    result.rules.push(rule(every, None, "rwm"));
+    if privileged == Some(PrivilegedDevices::All) {
         let found = below(Path::new("/dev")).map_err(|error| Error::host("list /dev", error))?;
         for path in found {
             if let Some(node) = node(&path, &path)? {
@@ -37,18 +54,18 @@ pub(super) fn devices(asked: &[Device], privileged: bool) -> Result<Devices, Err
         }
     }
     for (index, device) in asked.iter().enumerate() {
-        result.ask(&format!("devices[{index}]"), device, privileged)?;
+        result.ask(&format!("devices[{index}]"), device, every)?;
     }
     Ok(result)
 }
 
 impl Devices {
-    fn ask(&mut self, field: &str, device: &Device, privileged: bool) -> Result<(), Error> {
+    /// `every`: all devices are allowed as they are.
+    fn ask(&mut self, field: &str, device: &Device, every: bool) -> Result<(), Error> {
         absolute(field, &device.host_path)?;
         let inside = destination(field, &device.container_path)?;
         let access = access(field, &device.permissions)?;
-        // Every device is allowed to privileged containers as it is.
-        let access = (!privileged).then_some(access);
+        let access = (!every).then_some(access);
         let failed =
             |error| Error::host(format!("look at {field}: {}", device.host_path.display()), error);
         let meta = fs::metadata(&device.host_path).map_err(failed)?;
@@ -179,7 +196,7 @@ mod tests {
 
     #[test]
     fn a_device_comes_with_its_numbers_and_rule() {
-        let result = devices(&[device("/dev/null", "/dev/nothing", "rw")], false).unwrap();
+        let result = devices(&[device("/dev/null", "/dev/nothing", "rw")], None).unwrap();
         let node = &result.nodes[0];
         assert_eq!(node.path(), Path::new("/dev/nothing"));
         assert_eq!((node.typ(), node.major(), node.minor()), (LinuxDeviceType::C, 1, 3));
@@ -201,7 +218,7 @@ mod tests {
         fs::write(home.path().join("file"), "").unwrap();
         std::os::unix::fs::symlink("/dev/kmsg", home.path().join("link")).unwrap();
         let asked = device(home.path().to_str().unwrap(), "/dev/dir", "");
-        let result = devices(&[asked], false).unwrap();
+        let result = devices(&[asked], None).unwrap();
         let paths: Vec<_> = result.nodes.iter().map(|node| node.path().as_path()).collect();
         assert_eq!(paths, [Path::new("/dev/dir/b"), Path::new("/dev/dir/sub/a")]);
         assert_eq!(result.rules.len(), 3);
@@ -209,10 +226,22 @@ mod tests {
 
     #[test]
     fn privileged_has_the_hosts_devices_and_one_rule() {
-        let result = devices(&[], true).unwrap();
+        let result = devices(&[], Some(PrivilegedDevices::All)).unwrap();
         assert!(result.nodes.iter().any(|node| node.path() == Path::new("/dev/null")));
         assert!(!result.nodes.iter().any(|node| node.path().starts_with("/dev/pts")));
         assert_eq!(result.rules, [rule(true, None, "rwm")]);
+    }
+
+    #[test]
+    fn privileged_without_the_hosts_devices_has_what_it_asks_for() {
+        let asked = [device("/dev/null", "/dev/nothing", "r")];
+        for (wanted, rules) in [(PrivilegedDevices::Asked, 1), (PrivilegedDevices::AskedAlone, 2)] {
+            let result = devices(&asked, Some(wanted)).unwrap();
+            let paths: Vec<_> = result.nodes.iter().map(|node| node.path().as_path()).collect();
+            assert_eq!(paths, [Path::new("/dev/nothing")], "{wanted:?}");
+            assert_eq!(result.rules.len(), rules, "{wanted:?}");
+            assert_eq!(result.rules[0].allow(), wanted == PrivilegedDevices::Asked);
+        }
     }
 
     #[test]
@@ -228,7 +257,7 @@ mod tests {
             (device("/dev/null", "/dev/x", "rrrr"), "is no permission"),
             (device(empty, "/dev/x", ""), "without a device"),
         ] {
-            let text = devices(&[bad], false).unwrap_err().to_string();
+            let text = devices(&[bad], None).unwrap_err().to_string();
             assert!(text.contains(why), "{text}");
         }
     }

@@ -26,10 +26,11 @@ use std::path::{Path, PathBuf};
 use crate::sys::userns::IdMaps;
 
 pub use build::{build, build_on};
+pub use devices::PrivilegedDevices;
 pub use error::Error;
 pub use host::{Host, resolve_path};
 pub use limits::{clamp_oom_score_adj, limits};
-pub use runtime::{Exec, Runtime, exec_failure, log_words};
+pub use runtime::{Exec, Runtime, RuntimeSettings, exec_failure, log_words};
 pub use selinux::{Labels, labels, level_of, refuse_relabel};
 
 /// What a container takes from its image unless told otherwise.
@@ -117,6 +118,8 @@ pub struct Input<'a> {
     pub mounts: &'a [model::Mount],
     /// Devices.
     pub devices: &'a [model::Device],
+    /// What of the host's devices it has, if it is privileged.
+    pub privileged_devices: PrivilegedDevices,
     /// CDI devices by their full names.
     pub cdi_devices: &'a [String],
     /// Confinement.

@@ -1,5 +1,6 @@
 //! Calling runc, crun or youki by the command line they share.
 
+use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
@@ -9,6 +10,7 @@ use std::time::Duration;
 use tokio::io::AsyncReadExt as _;
 use tokio::process::Command;
 
+use super::devices::PrivilegedDevices;
 use super::{Error, command};
 use crate::meter::{self, System};
 use crate::sys::cgroup;
@@ -42,6 +44,62 @@ pub struct Runtime {
     pub root: PathBuf,
     /// haled-monitor, as the parent of what is executed.
     pub keeper: PathBuf,
+    /// What is set for this handler.
+    pub settings: RuntimeSettings,
+}
+
+/// What an operator sets for one handler.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct RuntimeSettings {
+    /// Given to the runtime before any command.
+    pub args: Vec<String>,
+    /// What privileged containers have of the host's devices.
+    pub privileged_devices: PrivilegedDevices,
+    /// Patterns of the pod annotations that the runtime is told.
+    pub pod_annotations: Vec<String>,
+}
+
+impl RuntimeSettings {
+    /// The annotations that the runtime is told: the container's own, and those of the pod
+    /// that a pattern names, where the container has none of that key.
+    pub fn annotations(&self, of_pod: &Annotations, of_container: &Annotations) -> Annotations {
+        let named = |key: &str| self.pod_annotations.iter().any(|pattern| matches(pattern, key));
+        let mut all: Annotations = of_pod
+            .iter()
+            .filter(|(key, _)| named(key))
+            .map(|(k, v)| (k.clone(), v.clone()))
+            .collect();
+        all.extend(of_container.iter().map(|(key, value)| (key.clone(), value.clone())));
+        all
+    }
+}
+
+type Annotations = BTreeMap<String, String>;
+
+/// Whether a key is of a pattern, in which `*` stands for anything but a slash. Takes no more
+/// steps than both lengths multiplied.
+fn matches(pattern: &str, key: &str) -> bool {
+    let (pattern, key) = (pattern.as_bytes(), key.as_bytes());
+    let (mut at, mut seen) = (0, 0);
+    // Where the last star is, and the least that it may stand for up to.
+    let mut star: Option<(usize, usize)> = None;
+    while seen < key.len() {
+        if pattern.get(at) == Some(&b'*') {
+            star = Some((at, seen));
+            at += 1;
+        } else if pattern.get(at) == Some(&key[seen]) {
+            at += 1;
+            seen += 1;
+        } else if let Some((place, from)) = star
+            && key[from] != b'/'
+        {
+            star = Some((place, from + 1));
+            (at, seen) = (place + 1, from + 1);
+        } else {
+            return false;
+        }
+    }
+    pattern[at..].iter().all(|&byte| byte == b'*')
 }
 
 /// A command to execute in a container.
@@ -65,9 +123,10 @@ pub struct Exec<'a> {
 }
 
 impl Runtime {
-    /// Arguments before any command: `--root DIR`.
+    /// Arguments before any command: those that are set, and `--root DIR`.
     pub fn global_args(&self) -> Vec<String> {
-        vec!["--root".to_owned(), self.root.to_string_lossy().into_owned()]
+        let root = ["--root".to_owned(), self.root.to_string_lossy().into_owned()];
+        self.settings.args.iter().cloned().chain(root).collect()
     }
 
     /// Whether `exec` can put a command in a cgroup below the container's: runc can, crun on
@@ -362,7 +421,51 @@ mod tests {
             path: path.into(),
             root: "/no/such/root".into(),
             keeper: "/no/such/keeper".into(),
+            settings: RuntimeSettings::default(),
         }
+    }
+
+    #[test]
+    fn a_handlers_arguments_go_before_the_root() {
+        let mut runtime = runtime("/no/such/runc");
+        runtime.settings.args = vec!["--debug".into()];
+        assert_eq!(runtime.global_args(), ["--debug", "--root", "/no/such/root"]);
+    }
+
+    #[test]
+    fn a_star_is_anything_but_a_slash() {
+        for (pattern, key, fits) in [
+            ("a.b/c", "a.b/c", true),
+            ("a.b/*", "a.b/c", true),
+            ("a.b/*", "a.b/", true),
+            ("a.b/*", "a.b/c/d", false),
+            ("a.b/*", "x.a.b/c", false),
+            ("*/c", "a.b/c", true),
+            ("*b*/*d", "a.b.b/c.d.d", true),
+            ("*b*/*d", "a.b.b/c.d.e", false),
+            ("*", "a/b", false),
+            ("*", "", true),
+            ("a", "", false),
+            ("", "a", false),
+        ] {
+            assert_eq!(matches(pattern, key), fits, "{pattern} {key}");
+        }
+        // Not by trying every way.
+        assert!(!matches(&"*a".repeat(500), &"a".repeat(499)));
+    }
+
+    #[test]
+    fn a_containers_annotation_goes_over_its_pods() {
+        let of = |all: &[(&str, &str)]| {
+            all.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+        };
+        let settings =
+            RuntimeSettings { pod_annotations: vec!["a/*".into()], ..Default::default() };
+        let pod: Annotations = of(&[("a/one", "pod"), ("a/two", "pod"), ("b/one", "pod")]);
+        let own: Annotations = of(&[("a/one", "own"), ("c", "own")]);
+        let wanted: Annotations = of(&[("a/one", "own"), ("a/two", "pod"), ("c", "own")]);
+        assert_eq!(settings.annotations(&pod, &own), wanted);
+        assert_eq!(RuntimeSettings::default().annotations(&pod, &own), own);
     }
 
     #[test]

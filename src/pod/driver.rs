@@ -263,6 +263,7 @@ impl Driver {
                     path: PathBuf::new(),
                     root: PathBuf::new(),
                     keeper: PathBuf::new(),
+                    settings: crate::oci::RuntimeSettings::default(),
                 },
                 containers: Vec::new(),
                 waiting: Vec::new(),

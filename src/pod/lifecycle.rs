@@ -118,6 +118,8 @@ impl Driver {
             host_pid: self.config.pid == PidMode::Node,
             target_pid_namespace,
             userns: self.config.userns.clone(),
+            settings: self.runtime.settings.clone(),
+            annotations: self.config.annotations.clone(),
             selinux_level: self.config.selinux_level(&self.id),
         };
         self.containers.push(Container {

@@ -159,6 +159,7 @@ async fn find_again(
         path: record.config.runtime_handler.clone().into(),
         root: services.pods_dir.clone(),
         keeper: services.monitor.clone(),
+        settings: crate::oci::RuntimeSettings::default(),
     });
 
     let parent = sandbox::cgroup_parent(services, &record.config);

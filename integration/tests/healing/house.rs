@@ -53,6 +53,7 @@ impl House {
             path: haled::oci::resolve_path("runc").unwrap(),
             root: dir.path().join("runtimes"),
             keeper: helper_dir().join("haled-monitor"),
+            settings: haled::oci::RuntimeSettings::default(),
         };
         let services = Services {
             store,

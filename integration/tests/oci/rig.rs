@@ -125,6 +125,7 @@ impl Rig {
             name,
             root: home.path().join("state"),
             keeper: crate::daemon::helper_dir().join("haled-monitor"),
+            settings: oci::RuntimeSettings::default(),
         };
         Self { home, cgroup: Cgroup::new(), runtime, id: format!("test-{}", random()) }
     }
@@ -159,6 +160,7 @@ impl Rig {
             mounts: &wanted.mounts,
             devices: &wanted.devices,
             cdi_devices: &[],
+            privileged_devices: oci::PrivilegedDevices::All,
             security: &wanted.security,
             selinux: None,
             resources: &wanted.resources,
