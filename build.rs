@@ -17,11 +17,17 @@ mod protocol {
     pub(crate) fn compile() {
         println!("cargo:rerun-if-changed=proto");
         // Each of the two services imports all the rest of the CRI.
-        let files =
-            ["cri/v1/runtime_service.proto", "cri/v1/image_service.proto", "haled/v1/haled.proto"];
+        let files = [
+            "cri/v1/runtime_service.proto",
+            "cri/v1/image_service.proto",
+            "haled/v1/haled.proto",
+            "nri/v1/nri.proto",
+        ];
         let set = protox::compile(files, ["proto"]).unwrap_or_else(|error| panic!("{error}"));
         tonic_prost_build::configure()
             .bytes(".haled.v1")
+            // What plugins are told must not depend on a hash map's order.
+            .btree_map(".nri.pkg.api.v1alpha1")
             .compile_fds(set)
             .unwrap_or_else(|error| panic!("cannot generate the protocol code: {error}"));
     }

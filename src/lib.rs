@@ -36,6 +36,7 @@
 //! | [`monitor`] | the process beside every pod, its wire and the daemon's side of it | images, networks, policy |
 //! | [`image`] | references, registries, content, layers, root file systems | anything that runs |
 //! | [`network`] | CNI configuration, plugins, results | pods |
+//! | [`nri`] | plugins of the Node Resource Interface: their wire, their list, their wishes made one | pods' tasks, a deed |
 //! | [`stats`] | what cgroups use | containers |
 //! | [`stream`] | exec, attach and port-forward over SPDY and WebSocket | pods, gRPC |
 //! | [`config`] | the TOML file | a look at the machine |
@@ -46,7 +47,7 @@
 //! | [`sys`] | all `unsafe`, descriptors, mounts, namespaces, cgroups | a word of the domain |
 //!
 //! `cri → manifest, pod, container, image, network, stats, stream`; `manifest → pod, container, health, image`;
-//! `status → cri`; `pod → container, network, monitor`; `container → oci, monitor, image, health`. The rooms
+//! `status → cri`; `pod → container, network, monitor, nri`; `container → oci, monitor, image, health`. The rooms
 //! at the bottom don't know each other. [`daemon`] puts them together.
 //!
 //! # What holds everywhere
@@ -86,6 +87,8 @@ pub mod meter;
 #[cfg(feature = "daemon")]
 pub mod network;
 #[cfg(feature = "daemon")]
+pub mod nri;
+#[cfg(feature = "daemon")]
 pub mod oci;
 #[cfg(feature = "daemon")]
 pub mod pod;
@@ -105,6 +108,10 @@ pub mod proto {
     /// CRI v1.
     pub mod cri {
         tonic::include_proto!("runtime.v1");
+    }
+    /// The Node Resource Interface.
+    pub mod nri {
+        tonic::include_proto!("nri.pkg.api.v1alpha1");
     }
     /// haled v1.
     pub mod haled {

@@ -27,7 +27,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ),
     ("status", &["cri", "proto"]),
     ("manifest", &["container", "health", "image", "network", "oci::model", "pod"]),
-    ("pod", &["container", "health", "image", "monitor", "network", "oci", "stats"]),
+    ("pod", &["container", "health", "image", "monitor", "network", "nri", "oci", "stats"]),
     ("container", &["health", "image", "monitor", "oci"]),
     ("stream", &[]),
     // The bottom: none of each other.
@@ -35,6 +35,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("image", &[]),
     ("monitor", &[]),
     ("network", &[]),
+    ("nri", &["proto"]),
     ("oci", &[]),
     ("stats", &[]),
     // Puts the rooms together.
@@ -49,6 +50,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "manifest",
             "monitor",
             "network",
+            "nri",
             "oci",
             "pod",
             "stats",

@@ -10,6 +10,8 @@ pub mod fds;
 pub mod filesystem;
 #[cfg(feature = "daemon")]
 pub mod idmap;
+#[cfg(feature = "daemon")]
+pub mod inherit;
 pub mod loopback;
 pub mod mount;
 #[cfg(feature = "daemon")]
