@@ -58,8 +58,9 @@ const ARROWS: &[(&str, &[&str])] = &[
             "stream",
         ],
     ),
-    // Apart from all that: the settings are handed on, and the client is across a socket.
-    ("cli", &["proto"]),
+    // Apart from all that: the settings are handed on, and the client is across a socket, of
+    // which it knows the protocols.
+    ("cli", &["proto", "stream::spdy"]),
     ("config", &[]),
 ];
 /// What everyone may use, and what these may use themselves.

@@ -46,19 +46,62 @@ fn badly(server: &Server, args: &[&str]) -> String {
 fn a_daemon_that_is_not_there_is_told_with_the_remedy() {
     let dir = tempfile::tempdir().unwrap();
     let socket = dir.path().join("none.sock");
-    let expected = format!(
-        "halectl: cannot reach haled at {}: is it running? (systemctl start haled, or --address)\n",
-        socket.display()
-    );
+    let told = |origin: &str, why: &str| {
+        let socket = socket.display();
+        format!(
+            "halectl: cannot reach haled at {socket} ({origin}): {why}; or say where it listens: \
+             --socket PATH, or HALED_ADDRESS\n"
+        )
+    };
+    let start = "is haled running? Start it: systemctl start haled";
     let (code, out, error) = ended(halectl(&socket, &["get", "pods"]).output().unwrap());
-    assert_eq!((code, out.as_str(), error.as_str()), (Some(1), "", expected.as_str()));
+    let expected = told("by --address", &format!("there is no such socket; {start}"));
+    assert_eq!((code, out.as_str(), error), (Some(1), "", expected));
 
     // A socket that nobody listens on any more; by the environment, as a URL.
     drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
     let mut command = Command::new(env!("CARGO_BIN_EXE_halectl"));
     command.env("HALED_ADDRESS", format!("unix://{}", socket.display())).args(["get", "pods"]);
+    let expected = told("by HALED_ADDRESS", &format!("nobody listens on it; {start}"));
     let (code, _, error) = ended(command.output().unwrap());
-    assert_eq!((code, error.as_str()), (Some(1), expected.as_str()));
+    assert_eq!((code, error), (Some(1), expected));
+
+    // A file, and what can't be a path.
+    std::fs::remove_file(&socket).unwrap();
+    std::fs::write(&socket, "").unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_halectl"));
+    let output = command.args(["get", "pods", "--socket"]).arg(&socket).output().unwrap();
+    assert_eq!(ended(output).2, told("by --socket", "that is no socket"));
+    let below = socket.join("h.sock");
+    let error = ended(halectl(&below, &["get", "pods"]).output().unwrap()).2;
+    assert!(error.contains("a part of the path is no directory"), "{error}");
+    let long = dir.path().join("x".repeat(120));
+    let error = ended(halectl(&long, &["get", "pods"]).output().unwrap()).2;
+    assert!(error.contains("the kernel's limit is 107 bytes"), "{error}");
+}
+
+#[test]
+fn a_socket_that_only_root_may_use_is_told() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("h.sock");
+    let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    for (path, mode) in [(dir.path(), 0o755), (&socket, 0o600)] {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    }
+    // The program may be where only root can look: it is called by its descriptor.
+    let program = std::fs::File::open(env!("CARGO_BIN_EXE_halectl")).unwrap();
+    let output = Command::new("setpriv")
+        .args(["--reuid=65534", "--regid=65534", "--clear-groups", "/proc/self/fd/0"])
+        .arg("--socket")
+        .arg(&socket)
+        .args(["get", "pods"])
+        .stdin(program)
+        .output()
+        .unwrap();
+    let (code, _, error) = ended(output);
+    let expected = "permission denied: only root may use it; try again with sudo\n";
+    assert!(error.ends_with(expected) && code == Some(1), "{error}");
 }
 
 #[test]
@@ -136,7 +179,28 @@ fn pods_are_listed() {
     let json: serde_json::Value = serde_json::from_str(&json).unwrap();
     assert_eq!(json["metadata"]["name"], "db");
 
-    assert_eq!(badly(&server, &["get", "pods", "db"]), "halectl: there is no pod default/db\n");
+    assert_eq!(
+        badly(&server, &["get", "pods", "db"]),
+        "halectl: there is no pod default/db; there is one in namespace other: -n other\n"
+    );
+    assert_eq!(
+        badly(&server, &["get", "pods", "wbe"]),
+        "halectl: there is no pod default/wbe; did you mean web?\n"
+    );
+    let names = |args: &[&str]| well(&server, &[&["get", "pods", "-o", "name"], args].concat());
+    for args in [
+        &["other/db"][..],
+        &["uid-db"],
+        &["-A", "-l", "app=db"],
+        &["-A", "-l", "app notin (web)"],
+        &["-n", "other"],
+    ] {
+        assert_eq!(names(args), "pod/db\n", "{args:?}");
+    }
+    assert_eq!(names(&["other/db", "web", "default/web"]), "pod/db\npod/web\n");
+    let none = run(&server, &["get", "pods", "-l", "app=db"]);
+    let told = "halectl: there are no pods with these labels in namespace \"default\"\n";
+    assert_eq!(none, (Some(0), String::new(), told.to_owned()));
     let (code, out, error) = run(&server, &["-n", "empty", "get", "pods"]);
     assert_eq!((code, out.as_str()), (Some(0), ""));
     assert_eq!(error, "halectl: there are no pods in namespace \"empty\"\n");
@@ -150,20 +214,24 @@ fn a_pod_is_described_with_its_events() {
         assert!(text.contains(part), "{part} is not in\n{text}");
     }
     assert_eq!(server.asked(), ["events default/web"]);
+    let two = well(&server, &["describe", "pods", "web", "other/db"]);
+    assert!(two.contains("\n\n\nName:               db\n"), "{two}");
 }
 
 #[test]
 fn logs_are_bytes_as_they_were() {
     let server = Server::start();
     let output = halectl(&server.socket(), &["logs", "web"]).output().unwrap();
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(told, "halectl: of container \"app\" of: app, side\n");
     assert_eq!(output.stdout, b"first \xff\nline 1\nline 2\n");
     let text = well(&server, &["logs", "--timestamps", "-p", "-c", "app", "--tail", "3", "web"]);
     assert!(text.contains("\n2023-11-14T22:13:20.000000001Z line 1\n"), "{text}");
     assert_eq!(
         server.asked(),
         [
-            "logs default/web \"\" tail None previous false",
-            "logs default/web \"app\" tail Some(3) previous true"
+            "logs default/web \"app\" tail None previous false since 0",
+            "logs default/web \"app\" tail Some(3) previous true since 0"
         ]
     );
 }
@@ -171,7 +239,7 @@ fn logs_are_bytes_as_they_were() {
 #[test]
 fn a_reader_that_has_had_enough_is_no_failure() {
     let server = Server::start();
-    let mut child = halectl(&server.socket(), &["logs", "-f", "web"])
+    let mut child = halectl(&server.socket(), &["logs", "-f", "web", "-c", "app"])
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
@@ -202,15 +270,42 @@ fn events_come_as_they_happen_until_interrupted() {
 
     let table = well(&server, &["events"]);
     assert!(table.starts_with("LAST SEEN "), "{table}");
-    assert_eq!(server.asked(), ["events default/web", "events default/"]);
+    assert_eq!(server.asked(), ["events /", "events default/"]);
+    // Of one that is gone, and of one that never was.
+    assert!(well(&server, &["events", "gone"]).contains("pod/gone"));
+    let (code, _, error) = run(&server, &["events", "never"]);
+    assert_eq!((code, error.as_str()), (Some(0), "halectl: there is no pod default/never\n"));
+    let labelled = well(&server, &["events", "-A", "-l", "app=web"]);
+    assert!(labelled.contains("pod/web") && !labelled.contains("pod/gone"), "{labelled}");
 }
 
 #[test]
-fn exec_passes_on_output_and_code() {
+fn logs_of_several_have_prefixes_and_limits() {
     let server = Server::start();
-    let output = halectl(&server.socket(), &["exec", "web", "-c", "app", "--", "42", "-l"])
-        .output()
-        .unwrap();
+    let text = well(&server, &["logs", "-A", "-l", "app", "--all-containers", "--since", "5m"]);
+    let prefixes = ["[default/web/app] ", "[default/web/side] ", "[other/db/db] "];
+    assert!(prefixes.iter().all(|prefix| text.contains(prefix)), "{text}");
+    assert!(!text.contains('\u{1b}'), "colour on no terminal: {text}");
+    let asked = server.asked();
+    assert!(asked.iter().all(|asked| asked.contains(" tail Some(10) ")), "{asked:?}");
+    let since: i64 = asked[0].rsplit(' ').next().unwrap().parse().unwrap();
+    let now = jiff::Timestamp::now().as_nanosecond() as i64;
+    let ago = std::time::Duration::from_nanos((now - since) as u64).as_secs();
+    assert!((300..360).contains(&ago), "{ago}");
+
+    well(&server, &["logs", "web", "-c", "app", "--since-time", "1970-01-01T00:00:01.000000002Z"]);
+    assert!(server.asked().last().unwrap().ends_with(" since 1000000002"));
+    assert_eq!(
+        badly(&server, &["logs", "web", "-c", "sied"]),
+        "halectl: pod default/web has no container \"sied\", did you mean \"side\"?\n"
+    );
+}
+
+#[test]
+fn exec_with_a_time_limit_passes_on_output_and_code() {
+    let server = Server::start();
+    let exec = ["exec", "web", "-c", "app", "--timeout", "0", "--", "42", "-l"];
+    let output = halectl(&server.socket(), &exec).output().unwrap();
     assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(42), &b"out\xff\n"[..]));
     assert_eq!(output.stderr, b"err\n");
     let (code, _, error) = run(&server, &["exec", "--timeout", "3", "web", "--", "0"]);
@@ -243,13 +338,28 @@ fn every_pod_to_delete_is_tried() {
         well(&server, &["delete", "-f", file.to_str().unwrap()]),
         "pod/a deleted\npod/b in namespace n deleted\n"
     );
+    assert_eq!(well(&server, &["delete", "pod/missing", "--ignore-not-found"]), "");
+    assert_eq!(
+        well(&server, &["delete", "pods", "--all", "-A"]),
+        "pod/web deleted\npod/db in namespace other deleted\n"
+    );
+    assert_eq!(
+        well(&server, &["delete", "pods", "-A", "-l", "app=db"]),
+        "pod/db in namespace other deleted\n"
+    );
+    assert_eq!(
+        badly(&server, &["delete", "pods"]),
+        "halectl: which pods? Name them, or say -l LABELS, --all or -f FILE\n"
+    );
     assert_eq!(
         server.asked(),
         [
-            "delete default/missing Some(0)",
             "delete default/web Some(0)",
             "delete default/a None",
-            "delete n/b None"
+            "delete n/b None",
+            "delete default/web None",
+            "delete other/db None",
+            "delete other/db None"
         ]
     );
 }
@@ -337,13 +447,61 @@ fn images_are_listed_pulled_and_removed() {
 }
 
 #[test]
-fn both_versions_are_printed() {
+fn all_versions_are_printed() {
     let server = Server::start();
     let own = env!("CARGO_PKG_VERSION");
-    assert_eq!(well(&server, &["version"]), format!("halectl  {own}\nhaled    9.9.9 (CRI v1)\n"));
+    assert_eq!(
+        well(&server, &["version"]),
+        format!(
+            "halectl   {own}\n\
+             haled     9.9.9              CRI v1\n\
+             crun      it is not there    /usr/bin/crun\n\
+             runc      runc version 1.1   /usr/bin/runc, the default\n"
+        )
+    );
+    let json: serde_json::Value =
+        serde_json::from_str(&well(&server, &["version", "-o", "json"])).unwrap();
+    assert_eq!(json["client"]["version"], own);
+    assert_eq!(json["server"]["version"], "9.9.9");
+    assert_eq!(json["runtimes"][1]["version"], "runc version 1.1");
     let nowhere = halectl(Path::new("/nowhere.sock"), &["version"]).output().unwrap();
     let (code, out, _) = ended(nowhere);
-    assert_eq!((code, out), (Some(1), format!("halectl  {own}\n")));
+    assert_eq!((code, out), (Some(1), format!("halectl   {own}\n")));
+}
+
+#[test]
+fn the_settings_are_printed_as_a_file() {
+    let server = Server::start();
+    let socket = server.socket();
+    assert_eq!(
+        well(&server, &["config"]),
+        format!(
+            "# halectl: the socket is {}, by --address\n\
+             # haled 9.9.9: the settings in force\nroot = \"/r\"\n",
+            socket.display()
+        )
+    );
+}
+
+#[test]
+fn a_typo_is_told_with_what_was_meant() {
+    let server = Server::start();
+    let (code, _, error) = run(&server, &["decsribe", "pod", "web"]);
+    assert_eq!(code, Some(2));
+    assert!(error.contains("a similar subcommand exists: 'describe'"), "{error}");
+}
+
+#[test]
+fn manual_pages_are_made_of_every_command() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start();
+    well(&server, &["man", dir.path().to_str().unwrap()]);
+    for page in ["halectl.1", "halectl-exec.1", "halectl-image-pull.1"] {
+        let text = std::fs::read_to_string(dir.path().join(page)).unwrap();
+        assert!(text.contains(".TH halectl"), "{text}");
+    }
+    let page = std::fs::read_to_string(dir.path().join("halectl-exec.1")).unwrap();
+    assert!(page.contains("halectl exec \\-it web"), "{page}");
 }
 
 #[test]
@@ -364,9 +522,13 @@ fn a_script_can_wait_and_reads_the_exit_code() {
     };
     let met = (Some(0), "pod/web condition met\n".to_owned());
     assert_eq!(waits(&["web", "--for", "phase=Running"]), met);
-    let never = "halectl: pod/none: it can't be met: the pod is over or isn't there\n".to_owned();
+    let never = "halectl: there is no pod default/none\n".to_owned();
     assert_eq!(waits(&["none"]), (Some(3), never));
-    let late = "halectl: pod/web: timed out after 1 s\n".to_owned();
+    assert_eq!(waits(&["none", "--for=delete"]).0, Some(0));
+    let both = "pod/web condition met\npod/db condition met\n".to_owned();
+    let running = ["-A", "--for=jsonpath={.status.phase}=Running"];
+    assert_eq!(waits(&running), (Some(0), both));
+    let late = "halectl: pod/web: timed out after 1s\n".to_owned();
     assert_eq!(waits(&["web", "--for", "delete", "--timeout", "1"]), (Some(1), late));
     assert_eq!(waits(&["web", "--for", "phase=Ready"]).0, Some(2));
 }

@@ -35,6 +35,11 @@ pub(super) fn span(nanoseconds: i128) -> String {
     }
 }
 
+/// A length of time as it was asked for: `90s`, `1.5s`.
+pub(super) fn length(time: std::time::Duration) -> String {
+    format!("{}s", time.as_secs_f64())
+}
+
 /// RFC 3339 in UTC, to the second. 0 is `None`.
 pub(super) fn rfc3339(at: i64) -> Option<String> {
     let time = Timestamp::from_second(at.div_euclid(SECOND as i64)).ok()?;

@@ -18,26 +18,43 @@ const XATTR_LIST_LIMIT: usize = 64 << 10;
 
 /// Writes everything below `directory`. Gives the sockets, which no archive can hold.
 pub(super) fn write<W: Write>(directory: &Path, out: W) -> io::Result<Vec<PathBuf>> {
-    let mut walk = Walk {
-        root: directory,
-        builder: Builder::new(out),
-        linked: HashMap::new(),
-        left_out: Vec::new(),
-    };
+    let mut walk = Walk::new(directory, Path::new(""), out);
     walk.directory(Path::new(""))?;
-    walk.builder.into_inner()?.flush()?;
-    Ok(walk.left_out)
+    walk.finish()
+}
+
+/// Writes a file, or a directory and everything below it, under this name. Gives the sockets.
+pub(super) fn write_as<W: Write>(source: &Path, name: &Path, out: W) -> io::Result<Vec<PathBuf>> {
+    let metadata = source.metadata().map_err(|error| named(source, &error))?;
+    let mut walk = Walk::new(source, name, out);
+    walk.entry(Path::new(""), source, &metadata)?;
+    if metadata.is_dir() {
+        walk.directory(Path::new(""))?;
+    }
+    walk.finish()
 }
 
 struct Walk<'r, W: Write> {
     root: &'r Path,
+    /// Comes before every path in the archive.
+    name: &'r Path,
     builder: Builder<W>,
     /// Where a file with several names was written, by device and inode.
     linked: HashMap<(u64, u64), PathBuf>,
     left_out: Vec<PathBuf>,
 }
 
-impl<W: Write> Walk<'_, W> {
+impl<'r, W: Write> Walk<'r, W> {
+    fn new(root: &'r Path, name: &'r Path, out: W) -> Self {
+        let (linked, left_out) = Default::default();
+        Self { root, name, builder: Builder::new(out), linked, left_out }
+    }
+
+    fn finish(self) -> io::Result<Vec<PathBuf>> {
+        self.builder.into_inner()?.flush()?;
+        Ok(self.left_out)
+    }
+
     /// What is in a directory, sorted, so that the same tree is the same archive.
     fn directory(&mut self, path: &Path) -> io::Result<()> {
         let full = self.root.join(path);
@@ -64,6 +81,10 @@ impl<W: Write> Walk<'_, W> {
     }
 
     fn entry(&mut self, path: &Path, full: &Path, metadata: &Metadata) -> io::Result<()> {
+        // Nothing joined would end it in a slash.
+        let path =
+            if path.as_os_str().is_empty() { self.name.to_owned() } else { self.name.join(path) };
+        let path = path.as_path();
         let kind = metadata.file_type();
         if kind.is_socket() {
             self.left_out.push(path.to_owned());

@@ -23,14 +23,27 @@ pub(super) const MESSAGE_LIMIT: usize = 16 << 20;
 
 /// Where haled listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Address(PathBuf);
+pub(super) struct Address {
+    path: PathBuf,
+    origin: &'static str,
+}
 
 impl Address {
     /// As the daemon's configuration has it.
     pub(super) const DEFAULT: &'static str = "unix:///run/haled/haled.sock";
 
     pub(super) fn path(&self) -> &Path {
-        &self.0
+        &self.path
+    }
+
+    /// Who says so, in words.
+    pub(super) fn origin(&self) -> &'static str {
+        self.origin
+    }
+
+    /// The same, and who says so.
+    pub(super) fn said_by(self, origin: &'static str) -> Self {
+        Self { origin, ..self }
     }
 }
 
@@ -48,13 +61,13 @@ impl FromStr for Address {
         if path.is_empty() {
             return Err("the socket's path is missing".to_owned());
         }
-        Ok(Self(path.into()))
+        Ok(Self { path: path.into(), origin: "by the command line" })
     }
 }
 
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.display().fmt(f)
+        self.path.display().fmt(f)
     }
 }
 
@@ -102,15 +115,26 @@ async fn channel(address: &Address) -> Result<Channel, Failure> {
 }
 
 fn unreachable(address: &Address, error: &io::Error) -> String {
-    match error.kind() {
-        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => format!(
-            "cannot reach haled at {address}: is it running? (systemctl start haled, or --address)"
-        ),
+    use std::os::unix::fs::FileTypeExt as _;
+    let other = "or say where it listens: --socket PATH, or HALED_ADDRESS";
+    let start = "is haled running? Start it: systemctl start haled";
+    let is_socket = std::fs::metadata(address.path()).map(|there| there.file_type().is_socket());
+    let why = match error.kind() {
+        io::ErrorKind::NotFound => format!("there is no such socket; {start}; {other}"),
         io::ErrorKind::PermissionDenied => {
-            format!("cannot reach haled at {address}: permission denied: its socket is root's")
+            "permission denied: only root may use it; try again with sudo".to_owned()
         }
-        _ => format!("cannot reach haled at {address}: {error}"),
-    }
+        io::ErrorKind::InvalidInput => {
+            format!("no socket has so long a path, the kernel's limit is 107 bytes; {other}")
+        }
+        io::ErrorKind::NotADirectory => format!("a part of the path is no directory; {other}"),
+        _ if is_socket.is_ok_and(|is_socket| !is_socket) => {
+            format!("that is no socket; {other}")
+        }
+        io::ErrorKind::ConnectionRefused => format!("nobody listens on it; {start}; {other}"),
+        _ => error.to_string(),
+    };
+    format!("cannot reach haled at {address} ({}): {why}", address.origin())
 }
 
 impl From<Status> for Failure {

@@ -7,9 +7,10 @@ use crate::proto::haled::{Event, EventsRequest};
 use super::age::{clock, now, since};
 use super::client::{self, Address};
 use super::options::{EventsArgs, TimeFormat};
-use super::output::{line, print};
+use super::output::{complain, line, print};
+use super::selector::Selector;
 use super::table::{lined_up, table as columns};
-use super::{Failure, Outcome};
+use super::{Failure, Outcome, names, pods};
 
 const HEADING: [&str; 5] = ["TIME", "TYPE", "REASON", "OBJECT", "MESSAGE"];
 /// Columns of a stream, whose widest cell nobody knows yet.
@@ -17,11 +18,21 @@ const WIDTHS: [usize; 5] = [15, 9, 18, 26, 0];
 
 /// `halectl events`.
 pub(super) async fn events(address: &Address, namespace: &str, args: EventsArgs) -> Outcome {
-    let namespace = if args.all_namespaces { String::new() } else { namespace.to_owned() };
-    let name = args.pod.unwrap_or_default();
-    let mut stream = stream(address, namespace, name, args.watch).await?;
+    let mut which = Which::new(address, namespace, &args).await?;
+    let everywhere = args.among.all_namespaces || !args.names.is_empty();
+    let namespace = if everywhere { String::new() } else { namespace.to_owned() };
+    let mut stream = stream(address, namespace, String::new(), args.watch).await?;
     if !args.watch {
-        let events = collect(&mut stream).await?;
+        let mut events = Vec::new();
+        while let Some(event) = stream.message().await? {
+            if which.has(&event).await? {
+                events.push(event);
+            }
+        }
+        if events.is_empty() {
+            which.complain();
+            return Ok(ExitCode::SUCCESS);
+        }
         let now = now();
         print(match args.time {
             None | Some(TimeFormat::Age) => table(&events, now),
@@ -36,10 +47,76 @@ pub(super) async fn events(address: &Address, namespace: &str, args: EventsArgs)
     print(lined_up(&HEADING.map(str::to_owned), &WIDTHS))?;
     let mut first = None;
     while let Some(event) = stream.message().await? {
-        let first = *first.get_or_insert(event.at);
-        print(streamed(&event, format, first, now()))?;
+        if which.has(&event).await? {
+            let first = *first.get_or_insert(event.at);
+            print(streamed(&event, format, first, now()))?;
+        }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Whose events are shown.
+struct Which<'a> {
+    address: &'a Address,
+    /// `None`: everyone's.
+    keys: Option<Vec<(String, String)>>,
+    /// Of pods that come later.
+    selector: Option<&'a Selector>,
+    /// There is no such pod, unless it has left events.
+    missing: Option<String>,
+}
+
+impl<'a> Which<'a> {
+    async fn new(
+        address: &'a Address,
+        namespace: &str,
+        args: &'a EventsArgs,
+    ) -> Result<Self, Failure> {
+        let selector = args.among.selector.as_ref();
+        let mut which = Self { address, keys: None, selector, missing: None };
+        if args.names.is_empty() && selector.is_none() {
+            return Ok(which);
+        }
+        let pods = pods::list(address).await?;
+        if args.names.is_empty() {
+            let fit = pods.iter().filter(|pod| pods::fits(pod, namespace, &args.among));
+            which.keys = Some(fit.map(pods::key).collect());
+            return Ok(which);
+        }
+        let mut keys = Vec::new();
+        for name in &args.names {
+            keys.push(match names::pod(&pods, namespace, name) {
+                Ok(pod) => pods::key(pod),
+                Err(why) => {
+                    which.missing = Some(why);
+                    let (space, name) = name.split_once('/').unwrap_or((namespace, name));
+                    (space.to_owned(), name.to_owned())
+                }
+            });
+        }
+        which.keys = Some(keys);
+        Ok(which)
+    }
+
+    async fn has(&mut self, event: &Event) -> Result<bool, Failure> {
+        let Some(keys) = &mut self.keys else { return Ok(true) };
+        let key = (event.namespace.clone(), event.pod.clone());
+        let mut has = keys.contains(&key);
+        if let Some(selector) = self.selector.filter(|_| !has) {
+            let pods = pods::list(self.address).await?;
+            let pod = pods.iter().find(|pod| pods::key(pod) == key);
+            has = pod.is_some_and(|pod| selector.matches(&pod.labels));
+            if has {
+                keys.push(key);
+            }
+        }
+        Ok(has)
+    }
+
+    /// There was none.
+    fn complain(&self) {
+        complain(self.missing.as_deref().unwrap_or("there are no events"));
+    }
 }
 
 /// The events of a pod so far, oldest first.

@@ -2,23 +2,20 @@
 
 use std::process::ExitCode;
 
-use crate::proto::haled::{Container, Pod};
+use crate::proto::haled::Pod;
 
 use super::age::since;
 use super::client::Address;
 use super::options::HealthArgs;
 use super::output::{complain, print};
-use super::{Outcome, age, pods, table};
+use super::{Outcome, age, names, pods, table};
 
 /// A probe fails, or hasn't passed yet.
 const UNHEALTHY: u8 = 3;
 
 /// `halectl health`.
 pub(super) async fn health(address: &Address, namespace: &str, args: HealthArgs) -> Outcome {
-    let pods = match &args.pod {
-        Some(name) => vec![pods::one(address, namespace, name).await?],
-        None => pods::list(address, if args.all_namespaces { "" } else { namespace }, "").await?,
-    };
+    let pods = pods::chosen(address, namespace, &args.names, &args.among).await?;
     let rows = rows(&pods, age::now());
     if rows.is_empty() {
         complain("there are no probes");
@@ -26,20 +23,16 @@ pub(super) async fn health(address: &Address, namespace: &str, args: HealthArgs)
     }
     let heading = ["POD", "CONTAINER", "PROBE", "RESULT", "IN A ROW", "LAST RUN", "OUTPUT"];
     print(table::table(&heading, &rows))?;
-    let well = pods.iter().flat_map(all).flat_map(|container| &container.probes);
+    let well = pods.iter().flat_map(names::containers).flat_map(|container| &container.probes);
     let well = well.into_iter().all(|probe| probe.result == "Success");
     Ok(if well { ExitCode::SUCCESS } else { ExitCode::from(UNHEALTHY) })
-}
-
-fn all(pod: &Pod) -> impl Iterator<Item = &Container> {
-    pod.init_containers.iter().chain(&pod.containers)
 }
 
 /// A row for each probe.
 pub(super) fn rows(pods: &[Pod], now: i64) -> Vec<Vec<String>> {
     let mut rows = Vec::new();
     for pod in pods {
-        for container in all(pod) {
+        for container in names::containers(pod) {
             for probe in &container.probes {
                 let limit = if probe.result == "Success" {
                     probe.failure_threshold

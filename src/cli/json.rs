@@ -20,22 +20,22 @@ pub(super) fn yaml(pods: &[Pod], one: bool) -> Result<String, Failure> {
 }
 
 fn object_of(pods: &[Pod], one: bool) -> Value {
-    let mut items: Vec<Value> = pods.iter().map(pod).collect();
+    let mut items: Vec<Value> = pods.iter().map(self::object).collect();
     if one && items.len() == 1 {
         return items.remove(0);
     }
     json!({"apiVersion": "v1", "kind": "List", "items": items})
 }
 
-/// A manifest's pod is printed as it was applied, with what became of it.
-fn pod(pod: &Pod) -> Value {
+/// A pod: a manifest's as it was applied, with what became of it.
+pub(super) fn object(pod: &Pod) -> Value {
     let written: Value = serde_json::from_str(&pod.manifest).unwrap_or_default();
     let field = |name: &str| written.get(name).and_then(Value::as_object).cloned();
     let mut spec = field("spec").unwrap_or_else(|| {
         let known = pod.containers.iter().map(|c| json!({"name": c.name, "image": c.image}));
         Map::from_iter([("containers".to_owned(), known.collect())])
     });
-    spec.extend(object([("nodeName", text(&pod.node_name))]));
+    spec.extend(known([("nodeName", text(&pod.node_name))]));
     let mut metadata = field("metadata").unwrap_or_else(|| {
         let maps = [("labels", &pod.labels), ("annotations", &pod.annotations)];
         let maps = maps.into_iter().filter(|(_, map)| !map.is_empty());
@@ -45,7 +45,7 @@ fn pod(pod: &Pod) -> Value {
         };
         maps.map(|(name, map)| (name.to_owned(), value(map))).collect()
     });
-    metadata.extend(object([
+    metadata.extend(known([
         ("name", text(&pod.name)),
         ("namespace", text(&pod.namespace)),
         ("uid", text(&pod.uid)),
@@ -68,7 +68,7 @@ fn stated(pod: &Pod) -> Map<String, Value> {
     let (reason, message) = status::reason(pod);
     // Terminating is no phase: Kubernetes' objects tell it by deletionTimestamp.
     let phase = if pod.phase == "Terminating" { "Running" } else { &pod.phase };
-    let mut stated = object([
+    let mut stated = known([
         ("phase", text(phase)),
         ("reason", text(reason)),
         ("message", text(message)),
@@ -89,7 +89,7 @@ fn stated(pod: &Pod) -> Map<String, Value> {
 }
 
 fn condition(condition: &Condition) -> Value {
-    let mut value = object([
+    let mut value = known([
         ("type", text(&condition.r#type)),
         ("reason", text(&condition.reason)),
         ("message", text(&condition.message)),
@@ -110,10 +110,10 @@ fn container(container: &Container) -> Value {
         reason => reason,
     };
     let (state, detail) = match container.state.as_str() {
-        "Running" => ("running", object([("startedAt", started.clone())])),
+        "Running" => ("running", known([("startedAt", started.clone())])),
         "Terminated" => (
             "terminated",
-            object([
+            known([
                 ("exitCode", Some(container.exit_code.into())),
                 ("reason", text(reason)),
                 ("message", text(&container.message)),
@@ -123,19 +123,19 @@ fn container(container: &Container) -> Value {
         ),
         _ => (
             "waiting",
-            object([("reason", text(&container.reason)), ("message", text(&container.message))]),
+            known([("reason", text(&container.reason)), ("message", text(&container.message))]),
         ),
     };
-    let mut value = object([("containerID", text(&container.id).map(|_| id(container)))]);
+    let mut value = known([("containerID", text(&container.id).map(|_| id(container)))]);
     value.insert("name".into(), container.name.clone().into());
     value.insert("image".into(), container.image.clone().into());
     value.insert("ready".into(), container.ready.into());
     value.insert("restartCount".into(), container.restart_count.into());
     value.insert("state".into(), json!({state: detail}));
     value.insert("started".into(), container.started.into());
-    value.extend(object([("imageID", text(&container.image_id))]));
+    value.extend(known([("imageID", text(&container.image_id))]));
     if let Some(last) = &container.last {
-        let ended = object([
+        let ended = known([
             ("containerID", text(&last.id).map(|_| format!("haled://{}", last.id).into())),
             ("exitCode", Some(last.exit_code.into())),
             ("reason", text(&last.reason)),
@@ -153,7 +153,7 @@ fn id(container: &Container) -> Value {
 }
 
 /// Those of the fields that have a value.
-fn object<const N: usize>(fields: [(&str, Option<Value>); N]) -> Map<String, Value> {
+fn known<const N: usize>(fields: [(&str, Option<Value>); N]) -> Map<String, Value> {
     let there = fields.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?)));
     there.collect()
 }

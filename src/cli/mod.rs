@@ -1,18 +1,21 @@
 //! halectl: a client of haled's socket, for people.
 //!
 //! It speaks haled v1 and the CRI, and knows nothing that the socket doesn't tell it: no room
-//! but the generated protocol is used here. `options` is the command line, `client` the
-//! connection; a file each for a family of commands; `status`, `age`, `table`, `describe` and
-//! `json` are pure and turn what was answered into text.
+//! but the generated protocol is used here, and the codec of SPDY frames, which is a protocol
+//! as well. `options` is the command line, `client` the connection, `session` what the
+//! streaming server's URLs lead to; a file each for a family of commands; `names`, `selector`,
+//! `status`, `age`, `table`, `describe` and `json` are pure.
 //!
 //! Answers go to stdout, everything else to stderr as `halectl: …`. Exit codes: 0, 1 for a
 //! failure, 2 for a command line that isn't understood, 3 where `wait` or `health` have a bad
-//! answer, and `exec`'s own.
+//! answer, and `exec`'s own, with 126 and 127 for what can't be run.
 
 mod age;
 mod annotate;
 mod archive;
 mod client;
+mod complete;
+mod copy;
 mod describe;
 mod events;
 mod exec;
@@ -20,9 +23,14 @@ mod health;
 mod image;
 mod json;
 mod logs;
+mod names;
 mod options;
 mod output;
 mod pods;
+mod port_forward;
+mod selector;
+mod session;
+mod shell;
 mod status;
 mod table;
 #[cfg(test)]
@@ -32,7 +40,8 @@ mod wait;
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
+use clap::parser::ValueSource;
+use clap::{ArgMatches, CommandFactory as _, FromArgMatches as _};
 
 use options::{Command, ImageCommand, Options};
 
@@ -50,7 +59,12 @@ type Outcome = Result<ExitCode, Failure>;
 
 /// Reads the command line, runs the command, tells what went wrong.
 pub fn run() -> ExitCode {
-    let options = Options::parse();
+    shell::complete();
+    let matches = Options::command().get_matches();
+    let options = match Options::from_arg_matches(&matches) {
+        Ok(options) => settled(options, &matches),
+        Err(error) => error.format(&mut Options::command()).exit(),
+    };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let outcome = match runtime {
         Ok(runtime) => {
@@ -71,8 +85,22 @@ pub fn run() -> ExitCode {
     }
 }
 
+/// Puts the socket in one place, with who says that it is there.
+fn settled(mut options: Options, matches: &ArgMatches) -> Options {
+    let origin = match matches.value_source("socket") {
+        Some(ValueSource::DefaultValue) => "the default",
+        Some(ValueSource::EnvVariable) => "by HALED_ADDRESS",
+        _ => "by --socket",
+    };
+    options.socket = match options.address.take() {
+        Some(address) => address.said_by("by --address"),
+        None => options.socket.said_by(origin),
+    };
+    options
+}
+
 async fn dispatch(options: Options) -> Outcome {
-    let Options { address, namespace, command } = options;
+    let Options { socket: address, namespace, command, .. } = options;
     let named = namespace.as_deref();
     let namespace = named.unwrap_or(options::DEFAULT_NAMESPACE);
     match command {
@@ -85,6 +113,9 @@ async fn dispatch(options: Options) -> Outcome {
         Command::Delete(args) => pods::delete(&address, named, args).await,
         Command::Logs(args) => logs::logs(&address, namespace, args).await,
         Command::Exec(args) => exec::exec(&address, namespace, args).await,
+        Command::Attach(args) => exec::attach(&address, namespace, args).await,
+        Command::PortForward(args) => port_forward::port_forward(&address, namespace, args).await,
+        Command::Cp(args) => copy::copy(&address, namespace, args).await,
         Command::Events(args) => events::events(&address, namespace, args).await,
         Command::Image(ImageCommand::Ls) => image::list(&address).await,
         Command::Image(ImageCommand::Pull { reference }) => image::pull(&address, reference).await,
@@ -92,6 +123,9 @@ async fn dispatch(options: Options) -> Outcome {
             image::import(&address, name, source).await
         }
         Command::Image(ImageCommand::Rm { images }) => image::remove(&address, images).await,
-        Command::Version => version::version(&address).await,
+        Command::Config => version::config(&address).await,
+        Command::Version(args) => version::version(&address, args).await,
+        Command::Completion(args) => shell::completion(args.shell),
+        Command::Man { dir } => shell::man(&dir),
     }
 }

@@ -1,23 +1,46 @@
-//! The command line.
+//! The command line. Every command has an example in its help.
+
+mod pods;
+mod sessions;
 
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::ArgValueCompleter;
 
 use super::client::Address;
+use super::complete;
+pub(super) use pods::*;
+pub(super) use sessions::*;
 
 /// The namespace of a pod that names none.
 pub(super) const DEFAULT_NAMESPACE: &str = "default";
 
 /// Pods and images on a machine that runs haled.
 #[derive(Debug, Parser)]
-#[command(name = "halectl", version, max_term_width = 100)]
+#[command(
+    name = "halectl",
+    version,
+    max_term_width = 100,
+    after_help = "Exit codes: 0; 1 a failure; 2 a command line that isn't understood; 3 a bad \
+                  answer of wait or health; exec's and attach's own, 126 and 127 as a shell's.\n\
+                  NO_COLOR=1 leaves out colours; on anything but a terminal there are none."
+)]
 pub(super) struct Options {
     /// haled's socket: unix:///PATH, or a path.
-    #[arg(long, global = true, env = "HALED_ADDRESS", default_value = Address::DEFAULT)]
-    pub(super) address: Address,
+    #[arg(
+        long,
+        global = true,
+        env = "HALED_ADDRESS",
+        default_value = Address::DEFAULT,
+        value_name = "PATH"
+    )]
+    pub(super) socket: Address,
+    /// The same, before the command.
+    #[arg(long, hide = true, value_name = "PATH")]
+    pub(super) address: Option<Address>,
     /// The pods' namespace; "default" where it isn't given.
-    #[arg(long, short, global = true)]
+    #[arg(long, short, global = true, add = ArgValueCompleter::new(complete::namespaces))]
     pub(super) namespace: Option<String>,
     #[command(subcommand)]
     pub(super) command: Command,
@@ -26,188 +49,115 @@ pub(super) struct Options {
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
     /// Make the pods of a manifest run.
+    #[command(after_help = "Examples:\n  halectl apply -f pod.yaml\n  \
+        kubectl get pod web -o yaml | halectl apply -f -")]
     Apply(ApplyArgs),
     /// List pods.
+    #[command(after_help = "Examples:\n  halectl get pods -A -o wide\n  \
+        halectl get pods -l app=web,tier!=back -w\n  halectl get pod web -o yaml")]
     Get(GetArgs),
-    /// Show a pod in full: containers, health, probes, events.
+    /// Show pods in full: containers, health, probes, events.
+    #[command(
+        after_help = "Examples:\n  halectl describe pod web\n  halectl describe pods -l app=web"
+    )]
     Describe(DescribeArgs),
     /// Show every probe of every container; 3 where one fails or hasn't passed yet.
+    #[command(after_help = "Examples:\n  halectl health\n  halectl health web && echo well")]
     Health(HealthArgs),
-    /// Wait until a pod is as wanted: 0 it is, 1 the time is up, 3 it can't be any more.
+    /// Wait until pods are as wanted: 0 they are, 1 the time is up, 3 they can't be any more.
+    #[command(
+        after_help = "Examples:\n  halectl wait pod web --for=condition=Ready --timeout=60s\n  \
+        halectl wait pods -l job=copy --for=phase=Succeeded\n  \
+        halectl wait pod web --for=jsonpath='{.status.podIP}'=10.88.0.7\n  \
+        halectl wait pod web --for=delete"
+    )]
     Wait(WaitArgs),
     /// Write a manifest's own probes into annotations that haled heals by, for kubectl apply.
+    #[command(after_help = "Example:\n  halectl annotate -f deploy.yaml | kubectl apply -f -")]
     Annotate(ApplyArgs),
-    /// Print a container's log.
+    /// Print containers' logs.
+    #[command(
+        after_help = "Examples:\n  halectl logs -f web\n  halectl logs web -c app --previous\n  \
+        halectl logs -f -l app=web --all-containers\n  halectl logs web --since=10m --timestamps"
+    )]
     Logs(LogsArgs),
-    /// Run a command in a container, without a terminal or standard input.
+    /// Run a command in a container.
+    #[command(after_help = "Examples:\n  halectl exec -it web -- sh\n  \
+        halectl exec web -c app -- ls -l /\n  halectl exec -i web -- tar xf - < files.tar")]
     Exec(ExecArgs),
+    /// Join the streams of a container's own process.
+    #[command(after_help = "Examples:\n  halectl attach web\n  halectl attach -it web -c shell")]
+    Attach(AttachArgs),
+    /// Lead ports of this machine into a pod.
+    #[command(after_help = "Examples:\n  halectl port-forward web 8080:80\n  \
+        halectl port-forward web :http 5432\n  \
+        halectl port-forward --address 0.0.0.0 web 8080:80")]
+    PortForward(PortForwardArgs),
+    /// Copy files between here and a container, by the tar in its image.
+    #[command(after_help = "Examples:\n  halectl cp web:/var/log/app.log .\n  \
+        halectl cp ./conf web:/etc/app -c app\n  halectl cp kube-system/dns:/etc/hosts hosts")]
+    Cp(CopyArgs),
     /// Stop and remove pods; ends when they are gone.
+    #[command(after_help = "Examples:\n  halectl delete pod web\n  halectl delete -f pod.yaml\n  \
+        halectl delete pods -l app=web --grace-period 0")]
     Delete(DeleteArgs),
     /// Show what happened to pods.
+    #[command(after_help = "Examples:\n  halectl events web\n  halectl events -w -A\n  \
+        halectl events -l app=web --time clock")]
     Events(EventsArgs),
     /// List, pull, import and remove images.
-    #[command(subcommand, visible_alias = "images")]
-    Image(ImageCommand),
-    /// Print the versions of halectl and of haled.
-    Version,
-}
-
-/// What `get`, `describe` and `delete` are about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(super) enum Kind {
-    #[value(name = "pods", aliases = ["pod", "po"])]
-    Pods,
-}
-
-#[derive(Debug, Args)]
-pub(super) struct ApplyArgs {
-    /// A file of YAML or JSON documents; "-" is standard input. May be given again.
-    #[arg(long, short, required = true, value_name = "FILE")]
-    pub(super) filename: Vec<PathBuf>,
-}
-
-#[derive(Debug, Args)]
-pub(super) struct GetArgs {
-    /// What to list: pods.
-    #[arg(hide_possible_values = true, value_name = "pods")]
-    pub(super) kind: Kind,
-    /// Only this pod.
-    pub(super) name: Option<String>,
-    /// The pods of every namespace.
-    #[arg(long, short = 'A', conflicts_with = "name")]
-    pub(super) all_namespaces: bool,
-    /// How to print them.
-    #[arg(long, short)]
-    pub(super) output: Option<Format>,
-    /// Print them again whenever something has changed.
-    #[arg(long, short)]
-    pub(super) watch: bool,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(super) enum Format {
-    /// More columns.
-    Wide,
-    /// A Kubernetes v1 Pod, or a List of them.
-    Json,
-    /// The same as YAML.
-    Yaml,
-    /// pod/NAME, a line each.
-    Name,
-}
-
-#[derive(Debug, Args)]
-pub(super) struct DescribeArgs {
-    /// What to show: a pod.
-    #[arg(hide_possible_values = true, value_name = "pod")]
-    pub(super) kind: Kind,
-    /// The pod's name.
-    pub(super) name: String,
-}
-
-#[derive(Debug, Args)]
-pub(super) struct HealthArgs {
-    /// Only this pod's.
-    pub(super) pod: Option<String>,
-    /// Those of every namespace.
-    #[arg(long, short = 'A', conflicts_with = "pod")]
-    pub(super) all_namespaces: bool,
-}
-
-#[derive(Debug, Args)]
-pub(super) struct WaitArgs {
-    /// What to wait for: a pod.
-    #[arg(hide_possible_values = true, value_name = "pod")]
-    pub(super) kind: Kind,
-    /// The pod's name.
-    pub(super) name: String,
-    /// condition=Ready (or Initialized, ContainersReady; =False after it for the contrary),
-    /// phase=PHASE, or delete.
-    #[arg(long = "for", value_name = "WHAT", default_value = "condition=Ready")]
-    pub(super) wanted: super::wait::Wanted,
-    /// Seconds to wait.
-    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
-    pub(super) timeout: u32,
-}
-
-#[derive(Debug, Args)]
-pub(super) struct LogsArgs {
-    pub(super) pod: String,
-    /// The container; not needed where there is only one.
-    #[arg(long, short)]
-    pub(super) container: Option<String>,
-    /// Go on with new lines as they come.
-    #[arg(long, short)]
-    pub(super) follow: bool,
-    /// Only the last lines.
-    #[arg(long, value_name = "LINES")]
-    pub(super) tail: Option<u32>,
-    /// The log of the attempt before this one.
-    #[arg(long, short, conflicts_with = "follow")]
-    pub(super) previous: bool,
-    /// Each line with its time.
-    #[arg(long)]
-    pub(super) timestamps: bool,
-}
-
-#[derive(Debug, Args)]
-pub(super) struct ExecArgs {
-    pub(super) pod: String,
-    /// The container; the first where it isn't given.
-    #[arg(long, short)]
-    pub(super) container: Option<String>,
-    /// Kill the command after this many seconds; 0 never does.
-    #[arg(long, default_value_t = 0, value_name = "SECONDS")]
-    pub(super) timeout: u32,
-    /// The command and its arguments, after "--".
-    #[arg(last = true, required = true, value_name = "COMMAND")]
-    pub(super) command: Vec<String>,
-}
-
-#[derive(Debug, Args)]
-pub(super) struct DeleteArgs {
-    /// What to delete: pods.
-    #[arg(
-        hide_possible_values = true,
-        value_name = "pod",
-        required_unless_present = "filename",
-        conflicts_with = "filename"
+    #[command(
+        subcommand,
+        visible_alias = "images",
+        after_help = "Examples:\n  halectl image pull docker.io/library/nginx:1\n  \
+            skopeo copy docker://nginx:1 docker-archive:/dev/stdout | halectl image import -"
     )]
-    pub(super) kind: Option<Kind>,
-    /// The pods' names.
-    #[arg(value_name = "NAME", required_unless_present = "filename")]
-    pub(super) names: Vec<String>,
-    /// The pods of this manifest; "-" is standard input. May be given again.
-    #[arg(long, short, value_name = "FILE")]
-    pub(super) filename: Vec<PathBuf>,
-    /// In place of the pods' own terminationGracePeriodSeconds.
-    #[arg(long, value_name = "SECONDS")]
-    pub(super) grace_period: Option<u32>,
+    Image(ImageCommand),
+    /// Print where the socket is taken from, and the settings that haled runs with.
+    #[command(
+        after_help = "Examples:\n  halectl config\n  halectl config > /etc/haled/config.toml"
+    )]
+    Config,
+    /// Print the versions of halectl, of haled, and of what it runs containers with.
+    #[command(after_help = "Examples:\n  halectl version\n  halectl version -o json")]
+    Version(VersionArgs),
+    /// Print what makes a shell complete commands, and the names of pods and containers.
+    #[command(after_help = "Examples:\n  source <(halectl completion bash)\n  \
+        halectl completion zsh > /usr/share/zsh/site-functions/_halectl\n  \
+        halectl completion fish > ~/.config/fish/completions/halectl.fish")]
+    Completion(CompletionArgs),
+    /// Write the manual's pages into a directory.
+    #[command(hide = true)]
+    Man {
+        /// It must be there.
+        dir: PathBuf,
+    },
 }
 
 #[derive(Debug, Args)]
-pub(super) struct EventsArgs {
-    /// Only this pod's.
-    pub(super) pod: Option<String>,
-    /// Go on with new events as they come.
+pub(super) struct VersionArgs {
+    /// As an object.
     #[arg(long, short)]
-    pub(super) watch: bool,
-    /// Those of every namespace.
-    #[arg(long, short = 'A', conflicts_with = "pod")]
-    pub(super) all_namespaces: bool,
-    /// How to print times: else age, and with --watch clock.
-    #[arg(long)]
-    pub(super) time: Option<TimeFormat>,
+    pub(super) output: Option<ObjectFormat>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(super) enum TimeFormat {
-    /// How long ago.
-    Age,
-    /// UTC, to the millisecond.
-    Clock,
-    /// Seconds since the first event printed.
-    Offset,
+pub(super) enum ObjectFormat {
+    Json,
+    Yaml,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct CompletionArgs {
+    #[arg(value_name = "SHELL")]
+    pub(super) shell: Shell,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Shell {
+    Bash,
+    Zsh,
+    Fish,
 }
 
 #[derive(Debug, Subcommand)]

@@ -27,6 +27,12 @@ pub(super) fn complain(message: &str) {
     }
 }
 
+/// Whether there are colours: on a terminal only, and not where NO_COLOR says so
+/// (no-color.org: set and not empty).
+pub(super) fn colours(terminal: bool) -> bool {
+    terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
 /// Text from a container or a registry, fit for a terminal: control characters are shown, not
 /// obeyed.
 pub(super) fn plain(text: &str) -> String {

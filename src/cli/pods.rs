@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use serde::Deserialize;
+use tonic::Code;
 
 use crate::proto::haled::applied_pod::Result as Applied;
 use crate::proto::haled::{ApplyRequest, DeleteRequest, ListPodsRequest, ListPodsResponse, Pod};
@@ -12,11 +13,11 @@ use crate::proto::haled::{ApplyRequest, DeleteRequest, ListPodsRequest, ListPods
 use super::age::{now, since};
 use super::client::{self, Address};
 use super::options::{
-    ApplyArgs, DEFAULT_NAMESPACE, DeleteArgs, DescribeArgs, Format, GetArgs, Kind,
+    Among, ApplyArgs, DEFAULT_NAMESPACE, DeleteArgs, DescribeArgs, Format, GetArgs,
 };
 use super::output::{complain, print};
 use super::table::table;
-use super::{Failure, Outcome, describe, events, json, status};
+use super::{Failure, Outcome, describe, events, json, names, status};
 
 /// The longest manifest that is sent, in bytes; what haled takes may be less.
 const MANIFEST_LIMIT: u64 = 8 << 20;
@@ -42,66 +43,92 @@ pub(super) async fn apply(address: &Address, namespace: Option<&str>, args: Appl
 
 /// `halectl get pods`.
 pub(super) async fn get(address: &Address, namespace: &str, args: GetArgs) -> Outcome {
-    let Kind::Pods = args.kind;
-    if args.watch {
-        return watch(address, namespace, args).await;
+    let GetArgs { kind, names, among, output, watch } = args;
+    let names = kind.with(names);
+    let pods = chosen(address, namespace, &names, &among).await?;
+    let view = View { output, one: names.len() == 1, full: among.all_namespaces };
+    if !watch {
+        view.show(&pods, &place(namespace, &among))?;
+        return Ok(ExitCode::SUCCESS);
     }
-    let pods = match &args.name {
-        Some(name) => vec![one(address, namespace, name).await?],
-        None if args.all_namespaces => list(address, "", "").await?,
-        None => list(address, namespace, "").await?,
-    };
-    show(&pods, namespace, &args)?;
-    Ok(ExitCode::SUCCESS)
-}
-
-/// `halectl get pods --watch`: until it is interrupted.
-async fn watch(address: &Address, namespace: &str, args: GetArgs) -> Outcome {
-    let namespace = if args.all_namespaces { "" } else { namespace };
-    let mut lists = watching(address, namespace, args.name.as_deref().unwrap_or("")).await?;
+    let keys: Vec<_> = pods.iter().map(key).collect();
+    let mut lists = watching(address).await?;
+    let mut last = None;
     while let Some(list) = lists.message().await? {
-        show(&list.pods, namespace, &args)?;
+        let mut pods = list.pods;
+        if names.is_empty() {
+            pods.retain(|pod| fits(pod, namespace, &among));
+        } else {
+            pods.retain(|pod| keys.contains(&key(pod)));
+        }
+        // Something else may be what has changed.
+        if last.as_ref() != Some(&pods) {
+            view.show(&pods, &place(namespace, &among))?;
+            last = Some(pods);
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// The pods of a namespace now, and again whenever they have changed.
+/// Every pod now, and again whenever anything has changed.
 pub(super) async fn watching(
     address: &Address,
-    namespace: &str,
-    name: &str,
 ) -> Result<tonic::Streaming<ListPodsResponse>, Failure> {
-    let request = ListPodsRequest { namespace: namespace.to_owned(), name: name.to_owned() };
+    let request = ListPodsRequest::default();
     Ok(client::haled(address).await?.watch_pods(request).await?.into_inner())
 }
 
-fn show(pods: &[Pod], namespace: &str, args: &GetArgs) -> Result<(), Failure> {
-    match args.output {
-        Some(Format::Json) => return print(json::pods(pods, args.name.is_some())),
-        Some(Format::Yaml) => return print(json::yaml(pods, args.name.is_some())?),
-        Some(Format::Name) => {
-            let names: Vec<String> = pods.iter().map(|pod| format!("pod/{}\n", pod.name)).collect();
-            return print(names.concat());
-        }
-        None | Some(Format::Wide) => {}
-    }
-    if pods.is_empty() {
-        // To stderr, as kubectl has it: a script that counts lines counts none.
-        let place = format!(" in namespace \"{namespace}\"");
-        complain(&format!("there are no pods{}", if args.all_namespaces { "" } else { &place }));
-    } else {
-        let wide = args.output == Some(Format::Wide);
-        print(pod_table(pods, args.all_namespaces, wide, now()))?;
-    }
-    Ok(())
+/// How pods are printed.
+struct View {
+    output: Option<Format>,
+    /// As one object, not as a list.
+    one: bool,
+    /// With their namespaces.
+    full: bool,
 }
 
-/// `halectl describe pod`.
+impl View {
+    fn show(&self, pods: &[Pod], place: &str) -> Result<(), Failure> {
+        match self.output {
+            Some(Format::Json) => return print(json::pods(pods, self.one)),
+            Some(Format::Yaml) => return print(json::yaml(pods, self.one)?),
+            Some(Format::Name) => {
+                let name = |pod: &Pod| format!("pod/{}\n", pod.name);
+                return print(pods.iter().map(name).collect::<Vec<_>>().concat());
+            }
+            None | Some(Format::Wide) => {}
+        }
+        if pods.is_empty() {
+            // To stderr, as kubectl has it: a script that counts lines counts none.
+            complain(&format!("there are no pods{place}"));
+            return Ok(());
+        }
+        print(pod_table(pods, self.full, self.output == Some(Format::Wide), now()))
+    }
+}
+
+/// Where pods were looked for, for a sentence that ends with it.
+fn place(namespace: &str, among: &Among) -> String {
+    let with = if among.selector.is_some() { " with these labels" } else { "" };
+    if among.all_namespaces {
+        with.to_owned()
+    } else {
+        format!("{with} in namespace \"{namespace}\"")
+    }
+}
+
+/// `halectl describe pods`.
 pub(super) async fn describe(address: &Address, namespace: &str, args: DescribeArgs) -> Outcome {
-    let Kind::Pods = args.kind;
-    let pod = one(address, namespace, &args.name).await?;
-    let events = events::of_pod(address, &pod.namespace, &pod.name).await?;
-    print(describe::describe(&pod, &events, now()))?;
+    let names = args.kind.with(args.names);
+    let pods = chosen(address, namespace, &names, &args.among).await?;
+    if pods.is_empty() {
+        complain(&format!("there are no pods{}", place(namespace, &args.among)));
+    }
+    for (at, pod) in pods.iter().enumerate() {
+        let events = events::of_pod(address, &pod.namespace, &pod.name).await?;
+        let gap = if at == 0 { "" } else { "\n\n" };
+        print(format!("{gap}{}", describe::describe(pod, &events, now())))?;
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -111,52 +138,104 @@ pub(super) async fn delete(
     namespace: Option<&str>,
     args: DeleteArgs,
 ) -> Outcome {
-    let mut pods = Vec::new();
+    let mut failed = false;
+    let mut targets = Vec::new();
     if args.filename.is_empty() {
         let namespace = namespace.unwrap_or(DEFAULT_NAMESPACE);
-        pods.extend(args.names.into_iter().map(|name| (namespace.to_owned(), name)));
+        let names = args.kind.map(|kind| kind.with(args.names)).unwrap_or_default();
+        if names.is_empty() && args.among.selector.is_none() && !args.all {
+            let why = "which pods? Name them, or say -l LABELS, --all or -f FILE";
+            return Err(Failure::Message(why.to_owned()));
+        }
+        let pods = list(address).await?;
+        if names.is_empty() {
+            targets.extend(pods.iter().filter(|pod| fits(pod, namespace, &args.among)).map(key));
+            if targets.is_empty() {
+                complain(&format!("there are no pods{}", place(namespace, &args.among)));
+            }
+        }
+        for name in &names {
+            match names::pod(&pods, namespace, name) {
+                Ok(pod) => targets.push(key(pod)),
+                Err(_) if args.ignore_not_found => {}
+                Err(why) => {
+                    complain(&why);
+                    failed = true;
+                }
+            }
+        }
     } else {
         refuse_namespace(namespace)?;
         for file in &args.filename {
             let (manifest, source) = read_manifest(file).await?;
-            pods.extend(named_pods(&manifest, &source)?);
+            targets.extend(named_pods(&manifest, &source)?);
         }
     }
     let mut haled = client::haled(address).await?;
-    let mut code = ExitCode::SUCCESS;
-    for (namespace, name) in pods {
+    for (namespace, name) in targets {
         let told = object(&namespace, &name);
         let request = DeleteRequest { namespace, name, grace_seconds: args.grace_period };
-        match haled.delete(request).await.map_err(Failure::from) {
+        let deleted = match haled.delete(request).await {
+            Err(status) if args.ignore_not_found && status.code() == Code::NotFound => continue,
+            answer => answer.map_err(Failure::from),
+        };
+        match deleted {
             Ok(_) => print(format!("{told} deleted\n"))?,
             Err(Failure::Message(message)) => {
                 complain(&message);
-                code = ExitCode::FAILURE;
+                failed = true;
             }
             Err(gone) => return Err(gone),
         }
     }
-    Ok(code)
+    Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-/// The pod of this name, which must be there.
+/// The pod that is meant, which must be there.
 pub(super) async fn one(address: &Address, namespace: &str, name: &str) -> Result<Pod, Failure> {
-    let none = || Failure::Message(format!("there is no pod {namespace}/{name}"));
-    if name.is_empty() {
-        // An empty name would ask for every pod.
-        return Err(none());
-    }
-    list(address, namespace, name).await?.into_iter().next().ok_or_else(none)
+    let pods = list(address).await?;
+    names::pod(&pods, namespace, name).cloned().map_err(Failure::Message)
 }
 
-pub(super) async fn list(
+/// The pods that are named, all of which must be there; else those that fit.
+pub(super) async fn chosen(
     address: &Address,
     namespace: &str,
-    name: &str,
+    names: &[String],
+    among: &Among,
 ) -> Result<Vec<Pod>, Failure> {
-    let request = ListPodsRequest { namespace: namespace.to_owned(), name: name.to_owned() };
+    let mut pods = list(address).await?;
+    if names.is_empty() {
+        pods.retain(|pod| fits(pod, namespace, among));
+        return Ok(pods);
+    }
+    let mut found: Vec<Pod> = Vec::new();
+    for name in names {
+        let pod = names::pod(&pods, namespace, name).map_err(Failure::Message)?;
+        // A pod that is named twice is one.
+        if !found.iter().any(|there| key(there) == key(pod)) {
+            found.push(pod.clone());
+        }
+    }
+    Ok(found)
+}
+
+/// Whether a pod is one of those meant where none is named.
+pub(super) fn fits(pod: &Pod, namespace: &str, among: &Among) -> bool {
+    (among.all_namespaces || pod.namespace == namespace)
+        && among.selector.as_ref().is_none_or(|selector| selector.matches(&pod.labels))
+}
+
+/// What a pod goes by.
+pub(super) fn key(pod: &Pod) -> (String, String) {
+    (pod.namespace.clone(), pod.name.clone())
+}
+
+/// Every pod, sorted.
+pub(super) async fn list(address: &Address) -> Result<Vec<Pod>, Failure> {
+    let request = ListPodsRequest::default();
     let mut pods = client::haled(address).await?.list_pods(request).await?.into_inner().pods;
-    pods.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
+    pods.sort_by_cached_key(key);
     Ok(pods)
 }
 

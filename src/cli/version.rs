@@ -1,21 +1,96 @@
-//! Who speaks with whom.
+//! Who speaks with whom, and how haled is set.
 
 use std::process::ExitCode;
 
-use crate::proto::cri::VersionRequest;
+use serde_json::{Value, json};
 
-use super::Outcome;
+use crate::proto::cri::{VersionRequest, VersionResponse};
+use crate::proto::haled::{AboutRequest, AboutResponse, OciRuntime};
+
 use super::client::{self, Address};
+use super::options::{ObjectFormat, VersionArgs};
 use super::output::print;
+use super::table::table;
+use super::{Failure, Outcome};
+
+const OWN: &str = env!("CARGO_PKG_VERSION");
 
 /// `halectl version`. Ours is printed even where haled can't be reached.
-pub(super) async fn version(address: &Address) -> Outcome {
-    print(format!("halectl  {}\n", env!("CARGO_PKG_VERSION")))?;
-    let mut runtime = client::runtime(address).await?;
+pub(super) async fn version(address: &Address, args: VersionArgs) -> Outcome {
+    let asked = ask(address).await;
+    let answer = asked.as_ref().ok();
+    match args.output {
+        None => print(text(answer))?,
+        Some(format) => {
+            let object = object(answer);
+            print(match format {
+                ObjectFormat::Json => format!("{object:#}\n"),
+                ObjectFormat::Yaml => serde_saphyr::to_string(&object)
+                    .map_err(|error| Failure::Message(format!("cannot write it: {error}")))?,
+            })?;
+        }
+    }
+    asked.map(|_| ExitCode::SUCCESS)
+}
+
+/// `halectl config`: comments, and then the settings as a file that could be haled's.
+pub(super) async fn config(address: &Address) -> Outcome {
+    print(format!("# halectl: the socket is {address}, {}\n", address.origin()))?;
+    let about = client::haled(address).await?.about(AboutRequest {}).await?.into_inner();
+    print(format!("# haled {}: the settings in force\n{}", about.version, about.settings))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn ask(address: &Address) -> Result<(VersionResponse, AboutResponse), Failure> {
     // The CRI's clients send the version of the kubelet's old API; nobody reads it.
     let request = VersionRequest { version: "v1".into() };
-    let answer = runtime.version(request).await?.into_inner();
-    let (name, version) = (answer.runtime_name, answer.runtime_version);
-    print(format!("{name:8} {version} (CRI {})\n", answer.runtime_api_version))?;
-    Ok(ExitCode::SUCCESS)
+    let version = client::runtime(address).await?.version(request).await?.into_inner();
+    let about = match client::haled(address).await?.about(AboutRequest {}).await {
+        // Another runtime's CRI, or a haled from before there was this.
+        Err(status) if status.code() == tonic::Code::Unimplemented => AboutResponse::default(),
+        answer => answer?.into_inner(),
+    };
+    Ok((version, about))
+}
+
+type Answer = (VersionResponse, AboutResponse);
+
+fn text(answer: Option<&Answer>) -> String {
+    let mut rows = vec![vec!["halectl".to_owned(), OWN.to_owned(), String::new()]];
+    if let Some((version, about)) = answer {
+        let cri = format!("CRI {}", version.runtime_api_version);
+        rows.push(vec![version.runtime_name.clone(), version.runtime_version.clone(), cri]);
+        rows.extend(about.runtimes.iter().map(|runtime| {
+            let found =
+                if runtime.problem.is_empty() { &runtime.version } else { &runtime.problem };
+            let default = if runtime.default { ", the default" } else { "" };
+            vec![runtime.handler.clone(), found.clone(), format!("{}{default}", runtime.path)]
+        }));
+    }
+    let lines = table(&["", "", ""], &rows);
+    // Without a heading.
+    lines.split_once('\n').map(|(_, rows)| rows.to_owned()).unwrap_or_default()
+}
+
+fn object(answer: Option<&Answer>) -> Value {
+    let mut object = json!({"client": {"version": OWN}});
+    if let Some((version, about)) = answer {
+        object["server"] = json!({
+            "name": version.runtime_name,
+            "version": version.runtime_version,
+            "criVersion": version.runtime_api_version,
+        });
+        object["runtimes"] = about.runtimes.iter().map(runtime).collect();
+    }
+    object
+}
+
+fn runtime(runtime: &OciRuntime) -> Value {
+    let mut object =
+        json!({"handler": runtime.handler, "path": runtime.path, "default": runtime.default});
+    let found = [("version", &runtime.version), ("problem", &runtime.problem)];
+    for (name, text) in found.into_iter().filter(|(_, text)| !text.is_empty()) {
+        object[name] = text.clone().into();
+    }
+    object
 }

@@ -28,12 +28,23 @@ pub(super) struct Reading<'t> {
     mistakes: RefCell<Vec<Mistake>>,
     lines: RefCell<BTreeMap<String, usize>>,
     asked: RefCell<Vec<String>>,
+    shown: RefCell<Vec<Shown>>,
+}
+
+/// A key as it is in the end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Shown {
+    /// `runtime.`, or nothing.
+    pub(super) table: String,
+    pub(super) key: &'static str,
+    /// As TOML; `None`: it is not set.
+    pub(super) value: Option<String>,
 }
 
 impl<'t> Reading<'t> {
     pub(super) fn new(text: &'t str) -> Self {
-        let (mistakes, lines, asked) = Default::default();
-        Self { text, mistakes, lines, asked }
+        let (mistakes, lines, asked, shown) = Default::default();
+        Self { text, mistakes, lines, asked, shown }
     }
 
     pub(super) fn note(&self, at: Option<usize>, what: String) {
@@ -63,6 +74,11 @@ impl<'t> Reading<'t> {
     #[cfg(test)]
     pub(super) fn asked(&self) -> Vec<String> {
         self.asked.borrow().clone()
+    }
+
+    /// Every key asked for and what its value is now, in order.
+    pub(super) fn into_shown(self) -> Vec<Shown> {
+        self.shown.into_inner()
     }
 
     fn line(&self, offset: usize) -> usize {
@@ -96,6 +112,8 @@ impl<'r, 't> Section<'r, 't> {
                 }
             }
         }
+        let (table, value) = (self.prefix.clone(), target.to_toml());
+        self.reading.shown.borrow_mut().push(Shown { table, key, value });
     }
 
     /// The table of this name, empty where there is none.
@@ -159,11 +177,17 @@ impl<'r, 't> Section<'r, 't> {
 pub(super) trait FromToml: Sized {
     /// Or what was found and what is needed.
     fn from_toml(value: &DeValue<'_>) -> Result<Self, String>;
+    /// What `from_toml` would read as this; `None`: the key left out.
+    fn to_toml(&self) -> Option<String>;
 }
 
 impl FromToml for String {
     fn from_toml(value: &DeValue<'_>) -> Result<Self, String> {
         value.as_str().map(str::to_owned).ok_or_else(|| needs(value, "text in quotes"))
+    }
+
+    fn to_toml(&self) -> Option<String> {
+        Some(toml::Value::from(self.as_str()).to_string())
     }
 }
 
@@ -171,11 +195,19 @@ impl FromToml for PathBuf {
     fn from_toml(value: &DeValue<'_>) -> Result<Self, String> {
         value.as_str().map(Self::from).ok_or_else(|| needs(value, "a path in quotes"))
     }
+
+    fn to_toml(&self) -> Option<String> {
+        Some(toml::Value::from(self.to_string_lossy().as_ref()).to_string())
+    }
 }
 
 impl FromToml for Option<PathBuf> {
     fn from_toml(value: &DeValue<'_>) -> Result<Self, String> {
         PathBuf::from_toml(value).map(Some)
+    }
+
+    fn to_toml(&self) -> Option<String> {
+        self.as_ref()?.to_toml()
     }
 }
 
@@ -184,6 +216,10 @@ impl FromToml for Vec<PathBuf> {
         let list = value.as_array().ok_or_else(|| needs(value, "a list of paths"))?;
         list.iter().map(|path| PathBuf::from_toml(path.get_ref())).collect()
     }
+
+    fn to_toml(&self) -> Option<String> {
+        Some(listed(self))
+    }
 }
 
 impl FromToml for Vec<String> {
@@ -191,11 +227,24 @@ impl FromToml for Vec<String> {
         let list = value.as_array().ok_or_else(|| needs(value, "a list of texts"))?;
         list.iter().map(|text| String::from_toml(text.get_ref())).collect()
     }
+
+    fn to_toml(&self) -> Option<String> {
+        Some(listed(self))
+    }
+}
+
+fn listed<T: FromToml>(items: &[T]) -> String {
+    let items: Vec<String> = items.iter().filter_map(FromToml::to_toml).collect();
+    format!("[{}]", items.join(", "))
 }
 
 impl FromToml for bool {
     fn from_toml(value: &DeValue<'_>) -> Result<Self, String> {
         value.as_bool().ok_or_else(|| needs(value, "true or false"))
+    }
+
+    fn to_toml(&self) -> Option<String> {
+        Some(self.to_string())
     }
 }
 
@@ -206,6 +255,10 @@ impl FromToml for usize {
             .and_then(|integer| Self::from_str_radix(integer.as_str(), integer.radix()).ok());
         number.ok_or_else(|| needs(value, "a whole number from 0"))
     }
+
+    fn to_toml(&self) -> Option<String> {
+        Some(self.to_string())
+    }
 }
 
 impl FromToml for Duration {
@@ -214,6 +267,18 @@ impl FromToml for Duration {
         let text = value.as_str().ok_or_else(|| needs(value, needed))?;
         duration(text).ok_or_else(|| needs(value, needed))
     }
+
+    fn to_toml(&self) -> Option<String> {
+        let millis = self.as_millis();
+        let (number, unit) = match millis {
+            0 => (0, "s"),
+            _ if millis.is_multiple_of(3_600_000) => (millis / 3_600_000, "h"),
+            _ if millis.is_multiple_of(60_000) => (millis / 60_000, "m"),
+            _ if millis.is_multiple_of(1000) => (millis / 1000, "s"),
+            _ => (millis, "ms"),
+        };
+        Some(format!("\"{number}{unit}\""))
+    }
 }
 
 impl FromToml for Bytes {
@@ -221,6 +286,15 @@ impl FromToml for Bytes {
         let needed = "a size with its unit in quotes, such as \"10MiB\"";
         let text = value.as_str().ok_or_else(|| needs(value, needed))?;
         bytes(text).map(Self).ok_or_else(|| needs(value, needed))
+    }
+
+    fn to_toml(&self) -> Option<String> {
+        let (number, unit) = match self.0 {
+            bytes if bytes % (1 << 30) == 0 => (bytes >> 30, "GiB"),
+            bytes if bytes % (1 << 20) == 0 => (bytes >> 20, "MiB"),
+            bytes => (bytes >> 10, "KiB"),
+        };
+        Some(format!("\"{number}{unit}\""))
     }
 }
 

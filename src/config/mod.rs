@@ -252,6 +252,11 @@ impl Config {
         Err(Error(lines.collect::<Vec<_>>().join("\n")))
     }
 
+    /// The settings as a file that means the same; what is not the default is marked.
+    pub fn text(&self) -> String {
+        schema::write(self)
+    }
+
     /// The documented default file, as `haled config default` prints it.
     pub fn default_text() -> &'static str {
         include_str!("default.toml")

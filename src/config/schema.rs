@@ -1,5 +1,6 @@
 //! Which keys there are, and their defaults.
 
+use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -40,6 +41,52 @@ pub(super) fn read(texts: &[&str]) -> Result<Config, Vec<(usize, Mistake)>> {
     };
     let mistakes: Vec<_> = readings.into_iter().enumerate().flat_map(of_file).collect();
     if mistakes.is_empty() { Ok(config) } else { Err(mistakes) }
+}
+
+/// The settings as a file that means the same, each that is not the default with its default.
+pub(super) fn write(config: &Config) -> String {
+    let shown = |mut config: Config| {
+        // A handler is known by its table.
+        let mut text = String::new();
+        for name in config.runtime.handlers.keys() {
+            writeln!(text, "[runtime.handlers.{}]", key(name)).expect("a String takes every write");
+        }
+        let reading = Reading::new(&text);
+        if let Ok(table) = DeTable::parse(&text) {
+            fill(&reading, table.get_ref(), &mut config);
+        }
+        reading.into_shown()
+    };
+    let (now, defaults) = (shown(config.clone()), shown(Config::default()));
+    let mut text = String::new();
+    let mut table = "";
+    for shown in &now {
+        let Some(value) = &shown.value else { continue };
+        if shown.table != table {
+            table = &shown.table;
+            let names: Vec<String> = table.trim_end_matches('.').splitn(3, '.').map(key).collect();
+            writeln!(text, "\n[{}]", names.join(".")).expect("a String takes every write");
+        }
+        let default = defaults
+            .iter()
+            .find(|default| (&default.table, default.key) == (&shown.table, shown.key));
+        let default = match default.map(|default| &default.value) {
+            Some(Some(default)) if default != value => format!(" # default: {default}"),
+            Some(None) => " # default: not set".to_owned(),
+            _ => String::new(),
+        };
+        writeln!(text, "{} = {value}{default}", shown.key).expect("a String takes every write");
+    }
+    text
+}
+
+/// A table's name, in quotes where it needs some.
+fn key(name: &str) -> String {
+    let bare = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+    if !name.is_empty() && name.chars().all(bare) {
+        return name.to_owned();
+    }
+    toml::Value::from(name).to_string()
 }
 
 /// Puts what a file says over what there is.

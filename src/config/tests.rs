@@ -303,6 +303,28 @@ fn what_a_reload_can_not_take_is_named() {
 }
 
 #[test]
+fn the_settings_in_force_are_a_file_that_means_the_same() {
+    let defaults = Config::default().text();
+    assert!(!defaults.contains(" # default"), "{defaults}");
+    assert_eq!(parse(&defaults), Ok(Config::default()));
+    let changed = "helper_dir = \"/opt/a \\\"b\\\"\"\n[healing]\nbackoff_max = \"1h1m\"\n\
+        [runtime.handlers.\"my.own\"]\npath = \"/x\"\n[log]\nmax_size = \"3GiB\"\n\
+        [network]\nplugin_dirs = [\"/p\"]\n[runtime.handlers.runc]\npath = \"/runc\"";
+    let config = parse(changed).unwrap();
+    let text = config.text();
+    assert_eq!(parse(&text), Ok(config), "{text}");
+    for line in [
+        "helper_dir = '/opt/a \"b\"' # default: not set",
+        "backoff_max = \"61m\" # default: \"5m\"",
+        "[runtime.handlers.\"my.own\"]\npath = \"/x\"\n",
+        "path = \"/runc\" # default: \"runc\"",
+        "max_size = \"3GiB\" # default: \"10MiB\"",
+    ] {
+        assert!(text.contains(line), "{line} is not in\n{text}");
+    }
+}
+
+#[test]
 fn a_check_after_the_command_line_names_the_key() {
     let config = Config { root: "here".into(), ..Config::default() };
     let error = config.check().unwrap_err().0;

@@ -1,9 +1,9 @@
 //! haled v1: pods from manifests, every pod's health, events, logs, and images from files.
 
+mod logs;
 mod pods;
 
 use std::pin::Pin;
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
@@ -14,11 +14,9 @@ use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::Face;
 use super::status::{invalid, of_image};
-use crate::container::log;
-use crate::container::state::{State, nanos};
+use crate::container::state::nanos;
 use crate::manifest::controller::{Applied, Error as ManifestError};
 use crate::pod::events::Event;
-use crate::pod::view::{ContainerView, PodView};
 use crate::proto::haled as wire;
 use crate::proto::haled::haled_server::Haled;
 
@@ -131,30 +129,33 @@ impl Haled for Face {
         &self,
         request: Request<wire::LogsRequest>,
     ) -> Result<Response<Self::LogsStream>, Status> {
-        let request = request.into_inner();
-        let (pod, container) = self.find_container(&request)?;
-        if container.log_path.as_os_str().is_empty() {
-            return Err(Status::failed_precondition(format!(
-                "container \"{}\" of pod \"{}\" was created without a log",
-                container.config.name, request.pod
-            )));
+        Ok(Response::new(Box::pin(self.read_logs(request.into_inner())?)))
+    }
+
+    async fn about(
+        &self,
+        _: Request<wire::AboutRequest>,
+    ) -> Result<Response<wire::AboutResponse>, Status> {
+        let services = self.pods.services();
+        let mut runtimes = Vec::new();
+        for (handler, runtime) in &services.runtimes {
+            let (version, problem) = match runtime.version().await {
+                Ok(version) => (version, String::new()),
+                Err(error) => (String::new(), error.to_string()),
+            };
+            runtimes.push(wire::OciRuntime {
+                handler: handler.clone(),
+                path: runtime.path.display().to_string(),
+                version,
+                problem,
+                default: *handler == services.default_handler,
+            });
         }
-        let tail = request.tail.map(|lines| usize::try_from(lines).unwrap_or(usize::MAX));
-        let (pods, id) = (self.pods.clone(), container.id.clone());
-        let running = move || {
-            pods.container(id.as_str())
-                .is_ok_and(|(_, container)| matches!(container.state, State::Running(_)))
-        };
-        drop(pod);
-        let ended = move || !running();
-        let lines = log::read(container.log_path.clone(), tail, request.follow, ended);
-        let lines = lines.map(|line| match line {
-            Ok(line) => {
-                Ok(wire::LogLine { at: line.at, stderr: line.stderr, line: line.text.into() })
-            }
-            Err(error) => Err(Status::internal(format!("cannot read the log: {error}"))),
-        });
-        Ok(Response::new(Box::pin(lines)))
+        Ok(Response::new(wire::AboutResponse {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            settings: self.about.config.load().to_string(),
+            runtimes,
+        }))
     }
 
     async fn import_image(
@@ -202,55 +203,6 @@ impl Face {
                 drop(tokio::time::timeout(WATCH_LOOK, happened.recv()).await);
             }
         })
-    }
-
-    /// The container a log request means, newest attempt or the one before.
-    #[allow(clippy::type_complexity)]
-    fn find_container(
-        &self,
-        request: &wire::LogsRequest,
-    ) -> Result<(Arc<PodView>, Arc<ContainerView>), Status> {
-        let missing = |what: String| Status::not_found(what);
-        let is_it = |pod: &&Arc<PodView>| {
-            pod.config.name == request.pod && pod.config.namespace == request.namespace
-        };
-        let views = self.pods.views();
-        let newest = views.iter().filter(is_it).max_by_key(|pod| pod.created_at);
-        let pod = newest.ok_or_else(|| {
-            missing(format!(
-                "pod \"{}\" in namespace \"{}\" has no containers here",
-                request.pod, request.namespace
-            ))
-        })?;
-        let mut names: Vec<&str> = pod.containers.iter().map(|c| c.config.name.as_str()).collect();
-        names.sort_unstable();
-        names.dedup();
-        let name = match (request.container.as_str(), names.as_slice()) {
-            ("", [only]) => *only,
-            ("", []) => return Err(missing(format!("pod \"{}\" has no containers", request.pod))),
-            ("", several) => {
-                return Err(invalid(format!(
-                    "pod \"{}\" has several containers, name one with -c: {}",
-                    request.pod,
-                    several.join(", ")
-                )));
-            }
-            (name, _) => name,
-        };
-        let mut attempts: Vec<_> =
-            pod.containers.iter().filter(|container| container.config.name == name).collect();
-        attempts.sort_by_key(|container| std::cmp::Reverse(container.config.attempt));
-        let wanted = attempts.get(usize::from(request.previous));
-        let container = wanted.ok_or_else(|| {
-            let which =
-                if request.previous { "no earlier attempt of container" } else { "no container" };
-            missing(format!(
-                "pod \"{}\" has {which} \"{name}\"; it has: {}",
-                request.pod,
-                names.join(", ")
-            ))
-        })?;
-        Ok((pod.clone(), (*container).clone()))
     }
 }
 

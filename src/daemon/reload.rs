@@ -25,7 +25,7 @@ pub(super) struct Reload {
 
 impl Reload {
     pub(super) fn new(config: Config, settle: Settle, set_level: SetLevel) -> Self {
-        let shown = Arc::new(ArcSwap::from_pointee(format!("{config:?}")));
+        let shown = Arc::new(ArcSwap::from_pointee(config.text()));
         Self { config, settle, set_level, shown }
     }
 
@@ -61,7 +61,7 @@ impl Reload {
         (self.set_level)(filter)?;
         services.backoff.store(Arc::new(backoff(&config.healing)));
         services.presence.configure(orchestrator(&config.healing));
-        self.shown.store(Arc::new(format!("{config:?}")));
+        self.shown.store(Arc::new(config.text()));
         self.config = config;
         Ok(left)
     }

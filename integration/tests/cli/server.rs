@@ -102,6 +102,8 @@ fn pods() -> Vec<v1::Pod> {
         phase: "Running".into(),
         created_at: 1_700_000_000_000_000_000,
         origin: "manifest".into(),
+        uid: format!("uid-{name}"),
+        labels: [("app".to_owned(), name.to_owned())].into(),
         containers,
         ..Default::default()
     };
@@ -202,6 +204,8 @@ impl Haled for Canned {
         let (sender, receiver) = mpsc::channel(4);
         sender.send(Ok(event(0, "Created"))).await.unwrap();
         sender.send(Ok(event(1, "Unhealthy"))).await.unwrap();
+        let gone = v1::Event { pod: "gone".into(), ..event(2, "Deleted") };
+        sender.send(Ok(gone)).await.unwrap();
         if request.follow {
             // Open until the client goes.
             tokio::spawn(async move { sender.closed().await });
@@ -217,8 +221,13 @@ impl Haled for Canned {
     ) -> Result<Response<Self::LogsStream>, Status> {
         let request = request.into_inner();
         self.note(format!(
-            "logs {}/{} \"{}\" tail {:?} previous {}",
-            request.namespace, request.pod, request.container, request.tail, request.previous
+            "logs {}/{} \"{}\" tail {:?} previous {} since {}",
+            request.namespace,
+            request.pod,
+            request.container,
+            request.tail,
+            request.previous,
+            request.since
         ));
         let (sender, receiver) = mpsc::channel(4);
         let follow = request.follow;
@@ -236,6 +245,27 @@ impl Haled for Canned {
             }
         });
         Ok(Response::new(ReceiverStream::new(receiver)))
+    }
+
+    async fn about(
+        &self,
+        _: Request<v1::AboutRequest>,
+    ) -> Result<Response<v1::AboutResponse>, Status> {
+        let runtime = |handler: &str, version: &str, problem: &str| v1::OciRuntime {
+            handler: handler.into(),
+            path: format!("/usr/bin/{handler}"),
+            version: version.into(),
+            problem: problem.into(),
+            default: problem.is_empty(),
+        };
+        Ok(Response::new(v1::AboutResponse {
+            version: "9.9.9".into(),
+            settings: "root = \"/r\"\n".into(),
+            runtimes: vec![
+                runtime("crun", "", "it is not there"),
+                runtime("runc", "runc version 1.1", ""),
+            ],
+        }))
     }
 
     async fn import_image(

@@ -1,0 +1,220 @@
+//! Arguments of the commands about pods.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use clap_complete::ArgValueCompleter;
+
+use crate::cli::complete;
+use crate::cli::selector::Selector;
+use crate::cli::wait::Wanted;
+
+/// What a command is about: `pods`, or `pod/NAME`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::cli) struct Kind {
+    pub(in crate::cli) name: Option<String>,
+}
+
+impl FromStr for Kind {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (kind, name) = match text.split_once('/') {
+            Some((kind, name)) => (kind, Some(name)),
+            None => (text, None),
+        };
+        if !["pods", "pod", "po"].contains(&kind) {
+            return Err("pods are all there is here: \"pods\", or \"pod NAME\"".to_owned());
+        }
+        if name == Some("") {
+            return Err("the name is missing".to_owned());
+        }
+        Ok(Self { name: name.map(str::to_owned) })
+    }
+}
+
+impl Kind {
+    /// `pod/a b` means the same as `pod a b`.
+    pub(in crate::cli) fn with(self, names: Vec<String>) -> Vec<String> {
+        self.name.into_iter().chain(names).collect()
+    }
+}
+
+/// Which pods, where none is named.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct Among {
+    /// Those with these labels: a=b, a!=b, 'a in (b,c)', 'a notin (b,c)', a, '!a'; by commas.
+    #[arg(long, short = 'l', value_name = "LABELS", conflicts_with = "names")]
+    pub(in crate::cli) selector: Option<Selector>,
+    /// Those of every namespace.
+    #[arg(long, short = 'A', conflicts_with = "names")]
+    pub(in crate::cli) all_namespaces: bool,
+}
+
+/// A time: `90`, which is seconds, `90s`, `5m`, `1h30m`, `500ms`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::cli) struct Span(pub(in crate::cli) Duration);
+
+impl FromStr for Span {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || "a time is wanted: 90s, 5m, 1h30m".to_owned();
+        if let Ok(seconds) = text.parse() {
+            return Ok(Self(Duration::from_secs(seconds)));
+        }
+        let (mut sum, mut rest) = (Duration::ZERO, text);
+        while !rest.is_empty() {
+            let digits = rest.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
+            let number: u64 = rest[..digits].parse().map_err(|_| wrong())?;
+            rest = &rest[digits..];
+            let end = rest.find(|c: char| c.is_ascii_digit()).unwrap_or(rest.len());
+            let unit: u64 = match &rest[..end] {
+                "ms" => 1,
+                "s" => 1000,
+                "m" => 60_000,
+                "h" => 3_600_000,
+                "d" => 86_400_000,
+                _ => return Err(wrong()),
+            };
+            let millis = number.checked_mul(unit).ok_or_else(wrong)?;
+            sum = sum.checked_add(Duration::from_millis(millis)).ok_or_else(wrong)?;
+            rest = &rest[end..];
+        }
+        if text.is_empty() { Err(wrong()) } else { Ok(Self(sum)) }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct ApplyArgs {
+    /// A file of YAML or JSON documents; "-" is standard input. May be given again.
+    #[arg(long, short, required = true, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
+    pub(in crate::cli) filename: Vec<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct GetArgs {
+    /// What to list: pods.
+    #[arg(value_name = "pods", add = ArgValueCompleter::new(complete::kinds))]
+    pub(in crate::cli) kind: Kind,
+    /// Only these pods: name, namespace/name, uid, or the beginning of an id.
+    #[arg(value_name = "NAME", add = ArgValueCompleter::new(complete::pods))]
+    pub(in crate::cli) names: Vec<String>,
+    #[command(flatten)]
+    pub(in crate::cli) among: Among,
+    /// How to print them.
+    #[arg(long, short)]
+    pub(in crate::cli) output: Option<Format>,
+    /// Print them again whenever something has changed.
+    #[arg(long, short)]
+    pub(in crate::cli) watch: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(in crate::cli) enum Format {
+    /// More columns.
+    Wide,
+    /// A Kubernetes v1 Pod, or a List of them.
+    Json,
+    /// The same as YAML.
+    Yaml,
+    /// pod/NAME, a line each.
+    Name,
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct DescribeArgs {
+    /// What to show: pods.
+    #[arg(value_name = "pods", add = ArgValueCompleter::new(complete::kinds))]
+    pub(in crate::cli) kind: Kind,
+    /// Only these pods: name, namespace/name, uid, or the beginning of an id.
+    #[arg(value_name = "NAME", add = ArgValueCompleter::new(complete::pods))]
+    pub(in crate::cli) names: Vec<String>,
+    #[command(flatten)]
+    pub(in crate::cli) among: Among,
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct HealthArgs {
+    /// Only these pods'.
+    #[arg(value_name = "POD", add = ArgValueCompleter::new(complete::pods))]
+    pub(in crate::cli) names: Vec<String>,
+    #[command(flatten)]
+    pub(in crate::cli) among: Among,
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct WaitArgs {
+    /// What to wait for: pods.
+    #[arg(value_name = "pods", add = ArgValueCompleter::new(complete::kinds))]
+    pub(in crate::cli) kind: Kind,
+    /// The pods: name, namespace/name, uid, or the beginning of an id.
+    #[arg(value_name = "NAME", add = ArgValueCompleter::new(complete::pods))]
+    pub(in crate::cli) names: Vec<String>,
+    #[command(flatten)]
+    pub(in crate::cli) among: Among,
+    /// condition=Ready (or PodScheduled, Initialized, ContainersReady; =False after it for the
+    /// contrary), phase=PHASE, jsonpath={.PATH}=VALUE, or delete.
+    #[arg(long = "for", value_name = "WHAT", default_value = "condition=Ready")]
+    pub(in crate::cli) wanted: Wanted,
+    /// How long to wait for all of them.
+    #[arg(long, value_name = "TIME", default_value = "30s")]
+    pub(in crate::cli) timeout: Span,
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct DeleteArgs {
+    /// What to delete: pods.
+    #[arg(
+        value_name = "pods",
+        required_unless_present = "filename",
+        conflicts_with = "filename",
+        add = ArgValueCompleter::new(complete::kinds)
+    )]
+    pub(in crate::cli) kind: Option<Kind>,
+    /// The pods: name, namespace/name, uid, or the beginning of an id.
+    #[arg(value_name = "NAME", add = ArgValueCompleter::new(complete::pods))]
+    pub(in crate::cli) names: Vec<String>,
+    #[command(flatten)]
+    pub(in crate::cli) among: Among,
+    /// Every pod of the namespace, or with -A of all of them.
+    #[arg(long, conflicts_with_all = ["names", "selector", "filename"])]
+    pub(in crate::cli) all: bool,
+    /// The pods of this manifest; "-" is standard input. May be given again.
+    #[arg(long, short, value_name = "FILE", value_hint = clap::ValueHint::FilePath,
+        conflicts_with_all = ["names", "selector", "all_namespaces"])]
+    pub(in crate::cli) filename: Vec<PathBuf>,
+    /// In place of the pods' own terminationGracePeriodSeconds.
+    #[arg(long, value_name = "SECONDS")]
+    pub(in crate::cli) grace_period: Option<u32>,
+    /// A pod that isn't there is as good as deleted.
+    #[arg(long)]
+    pub(in crate::cli) ignore_not_found: bool,
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct EventsArgs {
+    /// Only these pods', also of pods that are gone.
+    #[arg(value_name = "POD", add = ArgValueCompleter::new(complete::pods))]
+    pub(in crate::cli) names: Vec<String>,
+    #[command(flatten)]
+    pub(in crate::cli) among: Among,
+    /// Go on with new events as they come.
+    #[arg(long, short)]
+    pub(in crate::cli) watch: bool,
+    /// How to print times: else age, and with --watch clock.
+    #[arg(long)]
+    pub(in crate::cli) time: Option<TimeFormat>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(in crate::cli) enum TimeFormat {
+    /// How long ago.
+    Age,
+    /// UTC, to the millisecond.
+    Clock,
+    /// Seconds since the first event printed.
+    Offset,
+}

@@ -1,0 +1,198 @@
+//! Logs: of one attempt of a container, or followed through its attempts.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Status;
+
+use super::super::Face;
+use super::super::status::invalid;
+use crate::container::log;
+use crate::container::state::State;
+use crate::health::is_kill;
+use crate::pod::view::{ContainerView, PodView};
+use crate::proto::haled as wire;
+
+/// Lines that wait for a client.
+const AHEAD: usize = 64;
+/// How often one who follows looks by himself whether the container was started again.
+const LOOK: Duration = Duration::from_millis(500);
+
+type Lines = mpsc::Sender<Result<wire::LogLine, Status>>;
+
+impl Face {
+    /// The lines that are asked for.
+    pub(super) fn read_logs(
+        &self,
+        request: wire::LogsRequest,
+    ) -> Result<ReceiverStream<Result<wire::LogLine, Status>>, Status> {
+        let (pod, container) = self.find_container(&request)?;
+        if container.log_path.as_os_str().is_empty() {
+            return Err(Status::failed_precondition(format!(
+                "container \"{}\" of pod \"{}\" was created without a log",
+                container.config.name, request.pod
+            )));
+        }
+        let (lines, receiver) = mpsc::channel(AHEAD);
+        let face = self.clone();
+        tokio::spawn(async move {
+            let mut tail = request.tail.map(|lines| usize::try_from(lines).unwrap_or(usize::MAX));
+            let (mut pod, mut container) = (pod, container);
+            loop {
+                let read = face.attempt(&container, tail.take(), &request);
+                // A client that is gone is told nothing.
+                if pass_on(read, request.since, &lines).await.is_none() || !request.follow {
+                    return;
+                }
+                let next = tokio::select! {
+                    next = face.next_attempt(&pod, &container) => next,
+                    () = lines.closed() => None,
+                };
+                let Some(next) = next else { return };
+                (pod, container) = next;
+            }
+        });
+        Ok(ReceiverStream::new(receiver))
+    }
+
+    fn attempt(
+        &self,
+        container: &ContainerView,
+        tail: Option<usize>,
+        request: &wire::LogsRequest,
+    ) -> ReceiverStream<std::io::Result<log::Line>> {
+        let (pods, id) = (self.pods.clone(), container.id.clone());
+        // One that hasn't begun yet has everything to say.
+        let ended = move || {
+            pods.container(id.as_str())
+                .map_or(true, |(_, container)| matches!(container.state, State::Exited(_)))
+        };
+        log::read(container.log_path.clone(), tail, request.follow, ended)
+    }
+
+    /// The attempt after one that has ended, once there is one. `None`: none will come.
+    async fn next_attempt(
+        &self,
+        pod: &PodView,
+        container: &ContainerView,
+    ) -> Option<(Arc<PodView>, Arc<ContainerView>)> {
+        let (uid, name) = (&pod.config.uid, &container.config.name);
+        let mut happened = self.pods.services().events.listen();
+        loop {
+            let views = self.pods.views();
+            let own = || views.iter().filter(|view| view.config.uid == *uid);
+            let later = own().flat_map(|view| {
+                let fits = |other: &&Arc<ContainerView>| {
+                    other.config.name == *name && other.config.attempt > container.config.attempt
+                };
+                view.containers.iter().filter(fits).map(move |other| (view, other))
+            });
+            // None is left out, should they come faster than they are looked at.
+            if let Some((view, next)) = later.min_by_key(|(_, other)| other.config.attempt) {
+                return (!next.log_path.as_os_str().is_empty())
+                    .then(|| (view.clone(), next.clone()));
+            }
+            let restarts = own().any(|view| {
+                let last = view.containers.iter().find(|other| other.id == container.id);
+                last.is_some_and(|last| will_restart(view, last))
+            });
+            let managed = self.manifests.list();
+            let managed = managed.iter().find(|managed| managed.plan.sandbox.uid == *uid);
+            let over = managed.is_some_and(|it| it.deleting || it.ended.is_some());
+            // A manifest's pod whose sandbox is gone gets another.
+            let comes_back = managed.is_some() && own().next().is_none();
+            if over || !(restarts || comes_back) {
+                return None;
+            }
+            // An event tells that something has changed, but not everything makes one.
+            drop(tokio::time::timeout(LOOK, happened.recv()).await);
+        }
+    }
+
+    /// The container a log request means, newest attempt or the one before.
+    #[allow(clippy::type_complexity)]
+    fn find_container(
+        &self,
+        request: &wire::LogsRequest,
+    ) -> Result<(Arc<PodView>, Arc<ContainerView>), Status> {
+        let missing = |what: String| Status::not_found(what);
+        let is_it = |pod: &&Arc<PodView>| {
+            pod.config.name == request.pod && pod.config.namespace == request.namespace
+        };
+        let views = self.pods.views();
+        let newest = views.iter().filter(is_it).max_by_key(|pod| pod.created_at);
+        let pod = newest.ok_or_else(|| {
+            missing(format!(
+                "pod \"{}\" in namespace \"{}\" has no containers here",
+                request.pod, request.namespace
+            ))
+        })?;
+        let mut names: Vec<&str> = pod.containers.iter().map(|c| c.config.name.as_str()).collect();
+        names.sort_unstable();
+        names.dedup();
+        let name = match (request.container.as_str(), names.as_slice()) {
+            ("", [only]) => *only,
+            ("", []) => return Err(missing(format!("pod \"{}\" has no containers", request.pod))),
+            ("", several) => {
+                return Err(invalid(format!(
+                    "pod \"{}\" has several containers, name one with -c: {}",
+                    request.pod,
+                    several.join(", ")
+                )));
+            }
+            (name, _) => name,
+        };
+        let mut attempts: Vec<_> =
+            pod.containers.iter().filter(|container| container.config.name == name).collect();
+        attempts.sort_by_key(|container| std::cmp::Reverse(container.config.attempt));
+        let wanted = attempts.get(usize::from(request.previous));
+        let container = wanted.ok_or_else(|| {
+            let which =
+                if request.previous { "no earlier attempt of container" } else { "no container" };
+            missing(format!(
+                "pod \"{}\" has {which} \"{name}\"; it has: {}",
+                request.pod,
+                names.join(", ")
+            ))
+        })?;
+        Ok((pod.clone(), (*container).clone()))
+    }
+}
+
+/// Hands lines on, none before `since`. `None`: it has come to no good end.
+async fn pass_on(
+    mut read: ReceiverStream<std::io::Result<log::Line>>,
+    since: i64,
+    lines: &Lines,
+) -> Option<()> {
+    let mut begun = since == 0;
+    while let Some(line) = read.next().await {
+        let line = match line {
+            Ok(line) => line,
+            Err(error) => {
+                let failed = Status::internal(format!("cannot read the log: {error}"));
+                lines.send(Err(failed)).await.ok();
+                return None;
+            }
+        };
+        // What has no time belongs to what stands before it.
+        begun = begun || line.at >= since;
+        if begun {
+            let line = wire::LogLine { at: line.at, stderr: line.stderr, line: line.text.into() };
+            lines.send(Ok(line)).await.ok()?;
+        }
+    }
+    Some(())
+}
+
+/// Whether haled starts a container again that has ended, or whose end is not seen yet.
+fn will_restart(pod: &PodView, container: &ContainerView) -> bool {
+    let State::Exited(ended) = &container.state else { return true };
+    let killed = is_kill(&ended.reason);
+    let policy = pod.policy.as_deref();
+    pod.ready()
+        && policy.is_some_and(|policy| policy.restarts(&container.config.name, ended.code, killed))
+}
