@@ -4,6 +4,7 @@ mod folder;
 mod life;
 mod mistakes;
 mod seen;
+mod users;
 
 use std::time::{Duration, Instant};
 

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::image::{self, Images};
 use crate::oci::model::{Device, EnvVar, Mount, PidMode, Resources, Security};
 
 /// A container's configuration. Immutable from its creation.
@@ -53,4 +54,16 @@ pub struct ContainerConfig {
     pub resources: Resources,
     /// In place of the image's: `SIGTERM`.
     pub stop_signal: Option<String>,
+}
+
+impl ContainerConfig {
+    /// Notes for every mount of an image which one that is now.
+    pub fn find_images(&mut self, images: &Images) -> Result<(), image::Error> {
+        for volume in self.mounts.iter_mut().filter_map(|mount| mount.image.as_mut()) {
+            let image = images.find(&volume.name)?;
+            volume.id.clone_from(&image.id);
+            volume.reference = image.digests.first().unwrap_or(&image.id).clone();
+        }
+        Ok(())
+    }
 }

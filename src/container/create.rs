@@ -228,9 +228,15 @@ fn map_owners(
             fs::create_dir_all(bundle.join("mounts")).and_then(|()| File::create(&target).map(drop))
         };
         made.map_err(Error::io("cannot make mount point", &target))?;
-        File::open(around.dir.join("pins/user"))
-            .and_then(|users| idmap::bind(source, &target, &users, true))
-            .map_err(Error::io(doing, source))?;
+        let users = File::open(around.dir.join("pins/user")).map_err(Error::io(doing, source))?;
+        if mount.readonly && !mount.recursive_readonly {
+            // Not by the runtime: it would do so from within the user namespace, where the
+            // kernel refuses that for a source with flags of its own, such as nosuid.
+            idmap::bind_readonly(source, &target, &users).map_err(Error::io(doing, source))?;
+            mount.readonly = false;
+        } else {
+            idmap::bind(source, &target, &users, true).map_err(Error::io(doing, source))?;
+        }
         mount.host_path = target;
     }
     Ok(())

@@ -36,11 +36,7 @@ impl Face {
         if config.user_image.is_empty() {
             config.user_image.clone_from(&config.image);
         }
-        for volume in config.mounts.iter_mut().filter_map(|mount| mount.image.as_mut()) {
-            let image = self.images.find(&volume.name).map_err(of_image)?;
-            volume.id.clone_from(&image.id);
-            volume.reference = image.digests.first().unwrap_or(&image.id).clone();
-        }
+        config.find_images(&self.images).map_err(of_image)?;
         let id = self.pods.create(&pod.id, config).await.map_err(of_pod)?;
         Ok(cri::CreateContainerResponse { container_id: id.into() })
     }

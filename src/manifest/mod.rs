@@ -28,10 +28,14 @@ use crate::pod::config::SandboxConfig;
 pub use parse::parse;
 pub use variables::{Facts, Value, Variable};
 
+/// Users, and groups, of a pod that has its own: as many as a kubelet gives one.
+const OWN_IDS: u32 = 1 << 16;
+
 /// A Pod as it is to run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PodPlan {
-    /// The sandbox; its `uid` is empty until the controller gives one.
+    /// The sandbox; its `uid`, and the ids of its user namespace if it has one, are empty
+    /// until the controller gives them.
     pub sandbox: SandboxConfig,
     /// Init containers and sidecars, in the manifest's order.
     pub init: Vec<Planned>,
@@ -105,6 +109,13 @@ pub enum VolumeSource {
         files: Vec<VolumeFile>,
         /// Kept in memory only.
         secret: bool,
+    },
+    /// An image's content, read-only.
+    Image {
+        /// As it is written.
+        reference: String,
+        /// When it is pulled.
+        pull: PullPolicy,
     },
 }
 

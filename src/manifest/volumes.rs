@@ -16,10 +16,10 @@ use pathrs::Root;
 
 use super::expand::expand_all;
 use super::{
-    Content, Facts, HostPathKind, Limit, Planned, PodPlan, Volume, VolumeFile, VolumeMount,
-    VolumeSource,
+    Content, Facts, HostPathKind, Limit, Planned, PodPlan, PullPolicy, Volume, VolumeFile,
+    VolumeMount, VolumeSource,
 };
-use crate::oci::model::{EnvVar, Mount};
+use crate::oci::model::{EnvVar, ImageVolume, Mount};
 use crate::sys::{mount, tree};
 
 const SUBPATHS: &str = ".subpaths";
@@ -50,6 +50,8 @@ pub(super) fn make(dir: &Path, plan: &PodPlan, facts: &Facts) -> Result<(), Stri
                 }
                 share(&path, plan.fs_group, 0o755, 0o2775)?;
             }
+            // Mounted for each container by itself.
+            VolumeSource::Image { .. } => {}
         }
     }
     Ok(())
@@ -67,11 +69,15 @@ pub(super) fn mounts(
     for (at, wanted) in planned.mounts.iter().enumerate() {
         let named = |volume: &&Volume| volume.name == wanted.volume;
         let Some(volume) = plan.volumes.iter().find(named) else { continue };
+        let part = sub_path_of(wanted, env)?;
         let whole = match &volume.source {
+            VolumeSource::Image { reference, .. } => {
+                mounts.push(of_image(wanted, reference, part));
+                continue;
+            }
             VolumeSource::HostPath { path, .. } => path.clone(),
             _ => dir.join(&volume.name),
         };
-        let part = sub_path_of(wanted, env)?;
         let host_path = if part.as_os_str().is_empty() {
             whole
         } else {
@@ -89,10 +95,26 @@ pub(super) fn mounts(
             readonly: wanted.readonly || matches!(volume.source, VolumeSource::Files { .. }),
             recursive_readonly: wanted.recursive_readonly,
             propagation: wanted.propagation,
-            ..Mount::default()
+            // Root on disk is the pod's root.
+            id_maps: plan.sandbox.userns.clone(),
+            image: None,
+            selinux_relabel: false,
         });
     }
     Ok(mounts)
+}
+
+/// The mount of an image, which is yet to be found.
+fn of_image(wanted: &VolumeMount, reference: &str, part: PathBuf) -> Mount {
+    let name = reference.to_owned();
+    Mount {
+        container_path: wanted.container_path.clone(),
+        readonly: true,
+        recursive_readonly: wanted.recursive_readonly,
+        propagation: wanted.propagation,
+        image: Some(ImageVolume { name, sub_path: part, ..ImageVolume::default() }),
+        ..Mount::default()
+    }
 }
 
 /// What is wrong with the first emptyDir on disk that holds more than it may, in the
@@ -122,6 +144,16 @@ impl PodPlan {
     pub(super) fn limited_on_disk(&self) -> impl Iterator<Item = (&Volume, &Limit)> {
         self.volumes.iter().filter_map(|volume| match &volume.source {
             VolumeSource::EmptyDir { memory: false, limit: Some(limit) } => Some((volume, limit)),
+            _ => None,
+        })
+    }
+}
+
+impl PodPlan {
+    /// The images that are volumes, and when each is pulled.
+    pub(super) fn image_volumes(&self) -> impl Iterator<Item = (&str, PullPolicy)> {
+        self.volumes.iter().filter_map(|volume| match &volume.source {
+            VolumeSource::Image { reference, pull } => Some((&**reference, *pull)),
             _ => None,
         })
     }

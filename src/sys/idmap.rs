@@ -19,17 +19,24 @@ use super::userns::IdMaps;
 ///
 /// The file system must allow it: ext4, xfs, btrfs and tmpfs do.
 pub fn bind(source: &Path, target: &Path, users: impl AsFd, recursive: bool) -> io::Result<()> {
-    let tree = mapped(source, users, recursive)?;
-    Ok(move_mount(&tree, "", CWD, target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?)
+    place(&mapped(source, users, recursive)?, target)
+}
+
+/// The same, with the mounts below it, and read-only but for those.
+pub fn bind_readonly(source: &Path, target: &Path, users: impl AsFd) -> io::Result<()> {
+    let tree = mapped(source, users, true)?;
+    let attr_set = libc::MOUNT_ATTR_RDONLY;
+    set(&tree, &libc::mount_attr { attr_set, attr_clr: 0, propagation: 0, userns_fd: 0 }, false)?;
+    place(&tree, target)
+}
+
+fn place(tree: &OwnedFd, target: &Path) -> io::Result<()> {
+    Ok(move_mount(tree, "", CWD, target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?)
 }
 
 fn mapped(source: &Path, users: impl AsFd, recursive: bool) -> io::Result<OwnedFd> {
     let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-    let mut of_attributes = libc::AT_EMPTY_PATH;
-    if recursive {
-        flags |= OpenTreeFlags::AT_RECURSIVE;
-        of_attributes |= libc::AT_RECURSIVE;
-    }
+    flags.set(OpenTreeFlags::AT_RECURSIVE, recursive);
     let tree = open_tree(CWD, source, flags)?;
     let attributes = libc::mount_attr {
         attr_set: libc::MOUNT_ATTR_IDMAP,
@@ -37,21 +44,27 @@ fn mapped(source: &Path, users: impl AsFd, recursive: bool) -> io::Result<OwnedF
         propagation: 0,
         userns_fd: users.as_fd().as_raw_fd() as u64,
     };
+    set(&tree, &attributes, recursive)?;
+    Ok(tree)
+}
+
+fn set(tree: &OwnedFd, attributes: &libc::mount_attr, recursive: bool) -> io::Result<()> {
+    let below = if recursive { libc::AT_RECURSIVE } else { 0 };
     // SAFETY: the kernel reads an empty string and the attributes, of the size that is given.
     let result = unsafe {
         libc::syscall(
             libc::SYS_mount_setattr,
             tree.as_raw_fd(),
             CStr::as_ptr(c""),
-            of_attributes,
-            &raw const attributes,
+            libc::AT_EMPTY_PATH | below,
+            &raw const *attributes,
             size_of::<libc::mount_attr>(),
         )
     };
     if result != 0 {
         return Err(io::Error::last_os_error());
     }
-    Ok(tree)
+    Ok(())
 }
 
 /// Whether what is in a directory can be mounted so, tried with a user namespace that

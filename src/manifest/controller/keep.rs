@@ -189,6 +189,9 @@ impl Manifests {
         for planned in record.plan.all() {
             self.ensure_image(&planned.config.image, planned.pull).await?;
         }
+        for (reference, pull) in record.plan.image_volumes() {
+            self.ensure_image(reference, pull).await?;
+        }
         let (dir, plan) = (self.volumes_of(&record.uid), record.plan.clone());
         let facts = node::facts(&record.uid, &[]);
         blocking(move || volumes::make(&dir, &plan, &facts)).await?;
@@ -228,11 +231,15 @@ impl Manifests {
         attempt: u32,
     ) -> Result<(), String> {
         self.ensure_image(&planned.config.image, planned.pull).await?;
+        for (reference, pull) in record.plan.image_volumes() {
+            self.ensure_image(reference, pull).await?;
+        }
         self.refuse_root(planned)?;
         let mut config = planned.attempt(attempt, &node::facts(&record.uid, pod.ips()));
         let (dir, plan, of) = (self.volumes_of(&record.uid), record.plan.clone(), planned.clone());
         let env = config.env.clone();
         config.mounts = blocking(move || volumes::mounts(&dir, &plan, &of, &env)).await?;
+        config.find_images(&self.inner.images).map_err(text)?;
         self.with_profile(&mut config);
         let id = self.inner.pods.create(&pod.id, config).await.map_err(text)?;
         self.inner.pods.start(&id).await.map_err(text)

@@ -1,6 +1,7 @@
 //! Keeps the pods of manifests as they should be: what is known of them, and one task a pod.
 //!
-//! `keep` is the task, `evict` watches what a pod uses, `folder` the directory of manifests, `record` what is remembered,
+//! `keep` is the task, `evict` watches what a pod uses, `folder` the directory of manifests, `record` what is remembered, `users` the ids
+//! of user namespaces,
 //! `node` what a pod may ask of its node. What is to be done is [`super::plan`]'s to say.
 
 mod evict;
@@ -8,6 +9,7 @@ mod folder;
 mod keep;
 pub mod node;
 mod record;
+mod users;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -317,6 +319,9 @@ impl Manifests {
         plan.sandbox.log_directory =
             self.inner.settings.logs.join(format!("{namespace}_{name}_{uid}"));
         plan.set_uid(&uid);
+        if plan.sandbox.userns.is_some() {
+            plan.sandbox.userns = Some(self.free_ids(&key)?);
+        }
         let record = PodRecord {
             uid,
             plan,

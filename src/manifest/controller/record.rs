@@ -91,6 +91,9 @@ pub(super) fn same(recorded: &PodPlan, asked: &PodPlan) -> bool {
     let mut asked = asked.clone();
     asked.sandbox.log_directory.clone_from(&recorded.sandbox.log_directory);
     asked.set_uid(&recorded.sandbox.uid);
+    if asked.sandbox.userns.is_some() && recorded.sandbox.userns.is_some() {
+        asked.sandbox.userns.clone_from(&recorded.sandbox.userns);
+    }
     *recorded == asked
 }
 

@@ -64,6 +64,16 @@ pub(super) struct Parsed {
     pub(super) amounts: Amounts,
 }
 
+/// When an image is pulled.
+pub(super) fn pull_policy(object: &Object<'_>, field: &str, mistakes: &mut Mistakes) -> PullPolicy {
+    match one_of(object, field, &["IfNotPresent", "Always", "Never"], mistakes) {
+        Some("Always") => PullPolicy::Always,
+        Some("Never") => PullPolicy::Never,
+        // Also for :latest, unlike in Kubernetes: an image that was imported must be enough.
+        _ => PullPolicy::IfNotPresent,
+    }
+}
+
 /// Reads a container.
 pub(super) fn container(
     object: &Object<'_>,
@@ -74,13 +84,7 @@ pub(super) fn container(
     object.only(FIELDS, LATER, mistakes);
     let name = label(object, "name", mistakes);
     let image = object.required("image", mistakes);
-    let policies = ["IfNotPresent", "Always", "Never"];
-    let pull = match one_of(object, "imagePullPolicy", &policies, mistakes) {
-        Some("Always") => PullPolicy::Always,
-        Some("Never") => PullPolicy::Never,
-        // Also for :latest, unlike in Kubernetes: an image that was imported must be enough.
-        _ => PullPolicy::IfNotPresent,
-    };
+    let pull = pull_policy(object, "imagePullPolicy", mistakes);
     let amounts = amounts(object, mistakes);
     let env = env::env(object, scope, &amounts, mistakes);
     let (named, published) = ports(object, mistakes);

@@ -9,7 +9,7 @@ use super::container::{self, Scope};
 use super::files::Sources;
 use super::hooks::restart_policy;
 use super::resources::Amounts;
-use super::security::PodSecurity;
+use super::security::{self, PodSecurity};
 use super::{label, objects, one_of, subdomain, volumes};
 use crate::health::fields::{Mistakes, Object};
 use crate::health::{Heal, Policy};
@@ -18,6 +18,7 @@ use crate::manifest::dns::{MAX_SEARCH_CHARS, MAX_SEARCHES, MAX_SERVERS};
 use crate::network::{Dns, PortMapping};
 use crate::oci::model::{PidMode, Sharing};
 use crate::pod::config::{HostAlias, SandboxConfig};
+use crate::sys::userns::IdMaps;
 
 /// Containers in one pod.
 const MAX_CONTAINERS: usize = 64;
@@ -50,6 +51,7 @@ const SPEC: &[&str] = &[
     "hostIPC",
     "hostNetwork",
     "hostPID",
+    "hostUsers",
     "hostname",
     "initContainers",
     "restartPolicy",
@@ -63,7 +65,6 @@ const SPEC_LATER: &[&str] = &[
     "automountServiceAccountToken",
     "enableServiceLinks",
     "ephemeralContainers",
-    "hostUsers",
     "hostnameOverride",
     "imagePullSecrets",
     "nodeName",
@@ -201,10 +202,19 @@ fn sandbox(
     mistakes: &mut Mistakes,
 ) -> SandboxConfig {
     let flag = |field, mistakes: &mut Mistakes| spec.boolean(field, mistakes).unwrap_or(false);
+    flag("hostUsers", mistakes);
     let host_network = flag("hostNetwork", mistakes);
     let host_pid = flag("hostPID", mistakes);
     let host_ipc = flag("hostIPC", mistakes);
     let share = flag("shareProcessNamespace", mistakes);
+    let own_users = security::own_users(spec);
+    for (field, there) in
+        [("hostNetwork", host_network), ("hostPID", host_pid), ("hostIPC", host_ipc)]
+    {
+        if own_users && there {
+            mistakes.add(spec.at(field), "can't be true beside hostUsers: false");
+        }
+    }
     if host_pid && share {
         mistakes.add(spec.at("shareProcessNamespace"), "can't be true beside hostPID");
     }
@@ -230,6 +240,8 @@ fn sandbox(
             (_, true) => PidMode::Pod,
             _ => PidMode::Container,
         },
+        // Which ids these are the controller says.
+        userns: own_users.then(IdMaps::default),
         ..SandboxConfig::default()
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{objects, one_of};
 use crate::health::fields::{Mistakes, Object};
+use crate::manifest::OWN_IDS;
 use crate::oci::model::{CapabilityRequest, Profile, Security, UserRequest};
 
 /// In both.
@@ -27,6 +28,8 @@ const CONTAINER: &[&str] = &[
 const CONTAINER_LATER: &[&str] = &["appArmorProfile", "seLinuxOptions", "windowsOptions"];
 /// The highest uid and gid, as in Kubernetes.
 const MAX_ID: u64 = i32::MAX as u64;
+/// The same in a pod with users of its own: it has no others.
+const MAX_OWN_ID: u64 = OWN_IDS as u64 - 1;
 
 /// What both levels may say; a container's goes before the pod's.
 #[derive(Debug, Clone, Default)]
@@ -40,6 +43,8 @@ struct Shared {
 /// A pod's securityContext.
 #[derive(Debug, Default)]
 pub(super) struct PodSecurity {
+    /// The highest id there is in the pod.
+    most: u64,
     shared: Shared,
     groups: Vec<u32>,
     pub(super) fs_group: Option<u32>,
@@ -48,13 +53,16 @@ pub(super) struct PodSecurity {
 
 impl PodSecurity {
     pub(super) fn read(spec: &Object<'_>, mistakes: &mut Mistakes) -> Self {
-        let Some(object) = spec.object("securityContext", mistakes) else { return Self::default() };
+        let most = if own_users(spec) { MAX_OWN_ID } else { MAX_ID };
+        let Some(object) = spec.object("securityContext", mistakes) else {
+            return Self { most, ..Self::default() };
+        };
         object.only(&[SHARED, POD].concat(), POD_LATER, mistakes);
         let mut groups = Vec::new();
         for (path, value) in object.list("supplementalGroups", mistakes) {
-            match value.as_u64().filter(|id| *id <= MAX_ID) {
+            match value.as_u64().filter(|id| *id <= most) {
                 Some(id) => groups.push(id as u32),
-                None => mistakes.add(path, format!("is {value}: 0 to {MAX_ID} are allowed")),
+                None => mistakes.add(path, format!("is {value}: 0 to {most} are allowed")),
             }
         }
         let mut sysctls = BTreeMap::new();
@@ -65,22 +73,27 @@ impl PodSecurity {
             // Written with slashes or dots, as in Kubernetes.
             sysctls.extend(name.map(|name| name.replace('/', ".")).zip(value));
         }
-        let fs_group = id(&object, "fsGroup", mistakes);
+        let fs_group = id(&object, "fsGroup", most, mistakes);
         // Files of its volumes are for its processes.
         groups.extend(fs_group);
-        Self { shared: Shared::read(&object, mistakes), groups, fs_group, sysctls }
+        Self { most, shared: Shared::read(&object, most, mistakes), groups, fs_group, sysctls }
     }
 }
 
 impl Shared {
-    fn read(object: &Object<'_>, mistakes: &mut Mistakes) -> Self {
+    fn read(object: &Object<'_>, most: u64, mistakes: &mut Mistakes) -> Self {
         Self {
-            user: id(object, "runAsUser", mistakes),
-            group: id(object, "runAsGroup", mistakes),
+            user: id(object, "runAsUser", most, mistakes),
+            group: id(object, "runAsGroup", most, mistakes),
             non_root: object.boolean("runAsNonRoot", mistakes),
             seccomp: seccomp(object, mistakes),
         }
     }
+}
+
+/// Whether a pod's spec asks for a user namespace. A mistake there is told where it is read.
+pub(super) fn own_users(spec: &Object<'_>) -> bool {
+    spec.get("hostUsers") == Some(&serde_json::Value::Bool(false))
 }
 
 /// A container's confinement, and whether it mustn't run as root.
@@ -96,7 +109,7 @@ pub(super) fn security(
     if let Some(own) = own {
         path.clone_from(&own.path);
         own.only(&[SHARED, CONTAINER].concat(), CONTAINER_LATER, mistakes);
-        shared = Shared::read(&own, mistakes);
+        shared = Shared::read(&own, pod.most, mistakes);
         let flag = |name, mistakes: &mut Mistakes| own.boolean(name, mistakes);
         security.privileged = flag("privileged", mistakes).unwrap_or(false);
         security.readonly_rootfs = flag("readOnlyRootFilesystem", mistakes).unwrap_or(false);
@@ -133,8 +146,8 @@ pub(super) fn security(
     (security, non_root)
 }
 
-fn id(object: &Object<'_>, field: &str, mistakes: &mut Mistakes) -> Option<u32> {
-    object.integer(field, 0..=MAX_ID, mistakes).map(|id| id as u32)
+fn id(object: &Object<'_>, field: &str, most: u64, mistakes: &mut Mistakes) -> Option<u32> {
+    object.integer(field, 0..=most, mistakes).map(|id| id as u32)
 }
 
 fn capabilities(object: &Object<'_>, mistakes: &mut Mistakes) -> CapabilityRequest {

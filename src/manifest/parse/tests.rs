@@ -302,3 +302,33 @@ fn a_word_that_older_yaml_takes_for_a_boolean_is_a_word() {
         mistakes("{hostPID: yes, containers: [{name: a, image: x}]}").contains("true or false")
     );
 }
+
+#[test]
+fn mistakes_of_user_namespaces_and_image_volumes_are_named_by_their_path() {
+    for (spec, needle) in [
+        (
+            "{containers: [{name: a, image: x}], hostUsers: false, hostIPC: true}",
+            "spec.hostIPC: can't be true beside hostUsers: false",
+        ),
+        ("{containers: [{name: a, image: x}], hostUsers: 'no'}", "spec.hostUsers: true or false"),
+        (
+            "{containers: [{name: a, image: x, securityContext: {runAsUser: 65536}}], hostUsers: false}",
+            "securityContext.runAsUser: is 65536: whole numbers from 0 to 65535",
+        ),
+        (
+            "{containers: [{name: a, image: x}], hostUsers: false, securityContext: {fsGroup: 70000}}",
+            "spec.securityContext.fsGroup: is 70000: whole numbers from 0 to 65535",
+        ),
+        (
+            "{containers: [{name: a, image: x}], volumes: [{name: v, image: {}}]}",
+            "volumes[0].image: field \"reference\" is missing",
+        ),
+        (
+            "{containers: [{name: a, image: x}], volumes: [{name: v, image: {reference: x, pullPolicy: never}}]}",
+            "did you mean \"Never\"?",
+        ),
+    ] {
+        let errors = mistakes(spec);
+        assert!(errors.contains(needle), "{spec}\n{errors}");
+    }
+}

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::container::Scope;
+use super::container::{Scope, pull_policy};
 use super::env;
 use super::files::Data;
 use super::resources::amount;
@@ -20,9 +20,8 @@ use crate::oci::model::Propagation;
 
 /// Kinds of volume.
 const SOURCES: &[&str] =
-    &["emptyDir", "hostPath", "configMap", "secret", "downwardAPI", "projected"];
-const SOURCES_LATER: &[&str] =
-    &["csi", "ephemeral", "fc", "image", "iscsi", "nfs", "persistentVolumeClaim"];
+    &["emptyDir", "hostPath", "configMap", "secret", "downwardAPI", "projected", "image"];
+const SOURCES_LATER: &[&str] = &["csi", "ephemeral", "fc", "iscsi", "nfs", "persistentVolumeClaim"];
 /// Kinds of source of a projected volume.
 const PROJECTED: &[&str] = &["configMap", "secret", "downwardAPI"];
 const PROJECTED_LATER: &[&str] = &["clusterTrustBundle", "podCertificate", "serviceAccountToken"];
@@ -62,6 +61,7 @@ pub(super) fn volumes(
         let source = match source {
             "emptyDir" => Some(empty_dir(&inner, mistakes)),
             "hostPath" => host_path(&inner, mistakes),
+            "image" => image(&inner, mistakes),
             kind => Some(of_files(&inner, kind, scope, mistakes)),
         };
         volumes.extend(name.zip(source).map(|(name, source)| Volume { name, source }));
@@ -121,6 +121,13 @@ fn host_path(object: &Object<'_>, mistakes: &mut Mistakes) -> Option<VolumeSourc
     let kind = kinds.iter().find(|(known, _)| *known == name).map(|(_, kind)| *kind)?;
     let path = absolute(object, "path", mistakes)?.into();
     Some(VolumeSource::HostPath { path, kind })
+}
+
+fn image(object: &Object<'_>, mistakes: &mut Mistakes) -> Option<VolumeSource> {
+    object.only(&["reference", "pullPolicy"], &[], mistakes);
+    let pull = pull_policy(object, "pullPolicy", mistakes);
+    let reference = object.required("reference", mistakes)?;
+    Some(VolumeSource::Image { reference, pull })
 }
 
 /// A volume of files: a ConfigMap's, a Secret's, the pod's own fields, or several of them.
