@@ -6,9 +6,11 @@
 //! volumes are mounted anew.
 
 use std::fs;
-use std::io;
+use std::io::{self, Write as _};
 use std::os::fd::{AsFd as _, AsRawFd as _};
-use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _, chown};
+use std::os::unix::fs::{
+    FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, chown, fchown,
+};
 use std::path::{Path, PathBuf};
 
 use nix::mount::MsFlags;
@@ -23,6 +25,8 @@ use crate::oci::model::{EnvVar, ImageVolume, Mount};
 use crate::sys::{mount, tree};
 
 const SUBPATHS: &str = ".subpaths";
+/// A file of a volume while it is written.
+const UNFINISHED: &str = "..unfinished";
 
 /// Makes a pod's volumes below `dir`.
 pub(super) fn make(dir: &Path, plan: &PodPlan, facts: &Facts) -> Result<(), String> {
@@ -276,13 +280,29 @@ fn write(dir: &Path, file: &VolumeFile, facts: &Facts, group: Option<u32>) -> Re
     if let Some(parent) = path.parent() {
         fs::create_dir_all(parent).map_err(|error| told("cannot make", parent, &error))?;
     }
-    let written = match &file.content {
-        Content::Bytes(bytes) => fs::write(&path, bytes),
-        Content::Value(value) => fs::write(&path, facts.value(value)),
+    let content = match &file.content {
+        Content::Bytes(bytes) => bytes.clone(),
+        Content::Value(value) => facts.value(value).into_bytes(),
     };
-    written.map_err(|error| told("cannot write", &path, &error))?;
     // Whoever has the volume's group reads what its owner reads.
-    share(&path, group, file.mode, file.mode | (file.mode & 0o400) >> 3)
+    let mode = if group.is_some() { file.mode | (file.mode & 0o400) >> 3 } else { file.mode };
+    replace(&path, &content, mode, group).map_err(|error| told("cannot write", &path, &error))
+}
+
+/// Writes a file that is whole, and nobody's but who may read it, from its first moment on.
+fn replace(path: &Path, content: &[u8], mode: u32, group: Option<u32>) -> io::Result<()> {
+    // No key of a ConfigMap or Secret, and no path, is called so.
+    let new = path.with_file_name(UNFINISHED);
+    match fs::remove_file(&new) {
+        // Of a time before that was cut off.
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = fs::File::options().write(true).create_new(true).mode(0o600).open(&new)?;
+    file.write_all(content)?;
+    fchown(&file, None, group)?;
+    file.set_permissions(fs::Permissions::from_mode(mode))?;
+    fs::rename(&new, path)
 }
 
 /// One mode where the volumes have no group of their own, another where they have.
@@ -352,6 +372,22 @@ spec:
         assert!(mounts.iter().all(|mount| mount.readonly));
         remove(&root).unwrap();
         assert!(!root.exists());
+    }
+
+    #[test]
+    fn a_file_comes_whole_and_with_its_mode() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("token");
+        fs::write(dir.path().join(UNFINISHED), "of a time before").unwrap();
+        replace(&path, b"first", 0o400, None).unwrap();
+        // Whoever has it open never sees half of the next one, nor who may read it change.
+        let mut held = fs::File::open(&path).unwrap();
+        replace(&path, b"second", 0o440, None).unwrap();
+        assert_eq!(io::read_to_string(&mut held).unwrap(), "first");
+        assert_eq!(held.metadata().unwrap().mode() & 0o777, 0o400);
+        assert_eq!(fs::read_to_string(&path).unwrap(), "second");
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o440);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 
     #[test]
