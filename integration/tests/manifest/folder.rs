@@ -64,6 +64,17 @@ async fn a_pod_belongs_to_who_made_it() {
         let wanted = format!("belongs to the manifest {}", file.display());
         assert!(error.message().contains(&wanted), "{error}");
     }
+    // Nor is it deleted behind its file's back.
+    let deleted = std::process::Command::new(env!("CARGO_BIN_EXE_halectl"))
+        .arg("--address")
+        .arg(daemon.socket())
+        .args(["delete", "pod", "pod"])
+        .output()
+        .unwrap();
+    let told = String::from_utf8_lossy(&deleted.stderr);
+    assert_eq!(deleted.status.code(), Some(1), "{told}");
+    let wanted = format!("belongs to the manifest {}: ", file.display());
+    assert!(told.contains(&wanted) && told.contains("remove it from there"), "{told}");
     assert_eq!(daemon.pod("pod").await.unwrap().uid, second.uid);
     assert_eq!(daemon.log().matches(&conflict).count(), 1);
     // A file that is renamed takes its pod along, as it is.

@@ -135,7 +135,7 @@ impl Manifests {
     async fn drop_pods(&self, keys: Vec<Key>) {
         for (namespace, name) in keys {
             tracing::info!(namespace, name, "its manifest is gone: deleting the pod");
-            if let Err(error) = self.delete(&namespace, &name, None).await {
+            if let Err(error) = self.remove(&namespace, &name, None).await {
                 tracing::error!(namespace, name, %error, "cannot delete the pod");
             }
         }

@@ -71,7 +71,7 @@ fn belongs(owner: Option<&Path>) -> String {
     match owner {
         Some(file) => {
             let file = file.display();
-            format!("belongs to the manifest {file}: edit that, or remove it there first")
+            format!("belongs to the manifest {file}: change it there, or remove it from there")
         }
         None => {
             "was made by `halectl apply`: `halectl delete` it first, or name this one otherwise"
@@ -197,7 +197,7 @@ impl Manifests {
                 let manifests = manifests.clone();
                 tokio::spawn(async move {
                     let (namespace, name) = key;
-                    if let Err(error) = manifests.delete(&namespace, &name, None).await {
+                    if let Err(error) = manifests.remove(&namespace, &name, None).await {
                         tracing::error!(namespace, name, %error, "cannot finish deleting the pod");
                     }
                 });
@@ -264,8 +264,27 @@ impl Manifests {
         Ok(applied)
     }
 
-    /// Stops and removes a pod, its logs, volumes and events. `grace`: in place of its own.
+    /// Stops and removes a pod, its logs, volumes and events; not one of a file, which would
+    /// stand for a pod that isn't there. `grace`: in place of its own.
     pub async fn delete(
+        &self,
+        namespace: &str,
+        name: &str,
+        grace: Option<Duration>,
+    ) -> Result<(), Error> {
+        let key = (namespace.to_owned(), name.to_owned());
+        let watched = self.inner.settings.dir.is_some();
+        let owner = self.record(&key).and_then(|record| record.file).filter(|_| watched);
+        if let Some(file) = owner
+            && tokio::fs::try_exists(&file).await.unwrap_or(true)
+        {
+            return Err(Error::Belongs { key, owner: Some(file) });
+        }
+        self.remove(namespace, name, grace).await
+    }
+
+    /// The same, whoever's it is.
+    async fn remove(
         &self,
         namespace: &str,
         name: &str,
