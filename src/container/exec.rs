@@ -255,7 +255,7 @@ impl Scratch {
             // With the runtime that it has started: one group to kill.
             .process_group(0)
             .spawn()
-            .map_err(|error| Error::exec(place, command, error.to_string()))?;
+            .map_err(Error::io("cannot start the runtime for a command in", &place.bundle))?;
         self.group = child.id().and_then(|pid| i32::try_from(pid).ok());
         Ok(child)
     }

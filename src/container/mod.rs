@@ -103,6 +103,22 @@ impl Error {
         move |source| Self::Io { doing, source }
     }
 
+    /// Whether it is haled, or the whole machine, that is short of something: descriptors,
+    /// processes, memory. It says nothing of the container.
+    pub fn is_shortage(&self) -> bool {
+        let short = [libc::EMFILE, libc::ENFILE, libc::ENOMEM, libc::EAGAIN];
+        let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(self);
+        while let Some(error) = cause {
+            let errno =
+                error.downcast_ref::<std::io::Error>().and_then(std::io::Error::raw_os_error);
+            if errno.is_some_and(|errno| short.contains(&errno)) {
+                return true;
+            }
+            cause = error.source();
+        }
+        false
+    }
+
     /// A command could not be started in that container.
     fn exec(place: &Place, command: &[String], why: String) -> Self {
         let command = command.first().cloned().unwrap_or_default();

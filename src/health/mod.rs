@@ -26,7 +26,7 @@ use serde::{Deserialize, Serialize};
 pub use backoff::{Backoff, BackoffSettings};
 pub use policy::{LIVENESS_KILL, POST_START_KILL, STARTUP_KILL, Sequel, is_kill};
 pub use prober::Prober;
-pub use run::{ProberFault, call, run};
+pub use run::{PAUSE, ProberFault, TRIES, call, run};
 
 /// Which of a container's probes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -10,10 +10,10 @@ use tokio::time::timeout;
 use super::{Handler, Outcome, Probe, Target, grpc, http};
 use crate::sys::netns;
 
-/// How often a socket is asked for before the prober is held to be at fault.
-const TRIES: u32 = 3;
+/// How often a probe is tried, where it isn't the container's fault that it can't be run.
+pub const TRIES: u32 = 3;
 /// Between two tries.
-const PAUSE: Duration = Duration::from_millis(50);
+pub const PAUSE: Duration = Duration::from_millis(50);
 
 /// The prober itself could not work: out of descriptors or memory. It says nothing of the
 /// container.

@@ -96,7 +96,7 @@ impl Driver {
         self.spawn(async move {
             let outcome = match &probe.handler {
                 Handler::Exec { command } => {
-                    Some(run_command(&runtime, &place, command, probe.timeout).await)
+                    run_command(&runtime, &place, command, probe.timeout).await
                 }
                 _ => match health::run(&probe, &target).await {
                     Ok(outcome) => Some(outcome),
@@ -262,14 +262,27 @@ impl Driver {
     }
 }
 
-/// An exec probe: exit 0 passes, and nothing else does.
+/// An exec probe: exit 0 passes, and nothing else does. `None`: it could not be run, as often as
+/// it was tried, for haled is short of something.
 async fn run_command(
     runtime: &Runtime,
     place: &Place,
     command: &[String],
     limit: Duration,
-) -> Outcome {
-    match exec::run(runtime, place, command, Some(limit)).await {
+) -> Option<Outcome> {
+    let mut tries = 1;
+    let ran = loop {
+        match exec::run(runtime, place, command, Some(limit)).await {
+            Err(fault) if fault.is_shortage() && tries == health::TRIES => {
+                tracing::warn!(container = %place.id, %fault, "a probe could not be run and is dropped");
+                return None;
+            }
+            Err(fault) if fault.is_shortage() => tokio::time::sleep(health::PAUSE).await,
+            ran => break ran,
+        }
+        tries += 1;
+    };
+    Some(match ran {
         Ok(output) => {
             let mut text = output.stdout;
             text.extend(output.stderr);
@@ -283,5 +296,5 @@ async fn run_command(
             Outcome::failed(format!("command timed out after {} s", limit.as_secs_f64()))
         }
         Err(error) => Outcome::failed(error.to_string()),
-    }
+    })
 }

@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -293,6 +294,47 @@ async fn grpc_passes_while_the_service_says_serving() {
     reporter.set_service_status("db", tonic_health::ServingStatus::NotServing).await;
     let output = output(&daemon, &id, "NotReady").await;
     assert_eq!(output, "service unhealthy (responded with \"NOT_SERVING\")");
+}
+
+#[tokio::test]
+async fn a_prober_that_is_short_of_descriptors_kills_nothing() {
+    let daemon = Daemon::start_without_network().await;
+    let probe = |handler: Value| {
+        let mut probe = json!({"periodMilliseconds": 100, "failureThreshold": 1});
+        probe.as_object_mut().unwrap().extend(handler.as_object().unwrap().clone());
+        probe.to_string()
+    };
+    let exec = probe(json!({"exec": {"command": ["true"]}}));
+    let tcp = probe(json!({"tcpSocket": {"port": 5000}}));
+    let mut config = daemon.host_sandbox("short");
+    config.annotations.insert("liveness.haled/exec".into(), exec);
+    config.annotations.insert("liveness.haled/tcp".into(), tcp);
+    let pod = daemon.run(&config).await;
+    let sleeps = |name: &str| Daemon::host_container(name, "exec sleep 600");
+    let exec = daemon.run_container(&pod, sleeps("exec")).await;
+    let listener = listen(&daemon, &exec, 5000).await;
+    let ids = [exec, daemon.run_container(&pod, sleeps("tcp")).await];
+    for id in &ids {
+        daemon.reason(id, "Healthy").await;
+    }
+    let limit = |most: &str| {
+        let pid = daemon.process_id().to_string();
+        let limit = format!("--nofile={most}");
+        assert!(Command::new("prlimit").args(["--pid", &pid, &limit]).status().unwrap().success());
+    };
+    limit("1:");
+    let dropped = |id: &String| {
+        let log = daemon.log();
+        log.lines().any(|line| line.contains("a probe could not be run") && line.contains(id))
+    };
+    daemon.until("both probes are dropped", || ids.iter().all(dropped)).await;
+    limit("1024:");
+    for id in &ids {
+        assert_eq!(daemon.status(id).await.state(), cri::ContainerState::ContainerRunning);
+        daemon.reason(id, "Healthy").await;
+    }
+    assert_eq!(daemon.containers(&pod).await.len(), 2, "{}", daemon.log());
+    drop(listener);
 }
 
 /// A manifest whose probe asks for a port by its name.
