@@ -16,7 +16,7 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer as _};
 
-use crate::config::{Config, HandlerConfig, HealingConfig};
+use crate::config::{Config, HandlerConfig, HealingConfig, NriConfig};
 use crate::container::rotation;
 use crate::cri::{About, Face, server};
 use crate::health::BackoffSettings;
@@ -29,7 +29,7 @@ use crate::status::traces::{self, Traces};
 use crate::store::{RootLock, Store};
 use crate::sys::idmap;
 use crate::sys::userns::{IdMaps, Range};
-use crate::{image, network, oci, pod, status, stream};
+use crate::{image, network, nri, oci, pod, status, stream};
 use reload::Reload;
 
 /// Threads that drive pods and answer calls; what blocks runs on others.
@@ -112,6 +112,11 @@ async fn serve(config: Config, mut reload: Reload) -> Result<(), String> {
     .map_err(|error| text(&error))?;
     let services = Arc::new(services(&config, &store, &images)?);
     let pods = recovery::recover(services).await.map_err(|error| text(&error))?;
+    if let Some(plugins) = &pods.services().nri {
+        let socket = config.nri.socket_path.display();
+        let failed = |error| format!("cannot listen on {socket} for NRI plugins: {error}");
+        plugins.serve(Arc::new(pods.clone())).await.map_err(failed)?;
+    }
     let limits =
         rotation::Limits { max_size: config.log.max_size.0, max_files: config.log.max_files };
     tokio::spawn(pod::rotation::run(pods.clone(), limits));
@@ -267,6 +272,7 @@ fn services(config: &Config, store: &Store, images: &Images) -> Result<Services,
         events: events::Events::default(),
         changes: changes::Changes::new(Instant::now()),
         presence: orchestrator::Presence::new(orchestrator(&config.healing), Instant::now()),
+        nri: config.nri.enable.then(|| nri::Plugins::new(plugins(&config.nri))),
     })
 }
 
@@ -280,6 +286,16 @@ fn runtime_settings(handler: &HandlerConfig) -> RuntimeSettings {
             true => PrivilegedDevices::AskedAlone,
         },
         pod_annotations: handler.pod_annotations.clone(),
+    }
+}
+
+fn plugins(config: &NriConfig) -> nri::Settings {
+    nri::Settings {
+        socket: (!config.disable_connections).then(|| config.socket_path.clone()),
+        plugin_path: config.plugin_path.clone(),
+        plugin_config_path: config.plugin_config_path.clone(),
+        registration_timeout: config.plugin_registration_timeout,
+        request_timeout: config.plugin_request_timeout,
     }
 }
 

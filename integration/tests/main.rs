@@ -17,6 +17,7 @@ mod manifest;
 mod metrics;
 mod monitor;
 mod network;
+mod nri;
 mod oci;
 mod protocol;
 mod resources;

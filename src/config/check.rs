@@ -29,6 +29,8 @@ const SHORTEST_STREAM_LIMIT: Duration = Duration::from_secs(1);
 const LONGEST_STREAM_LIMIT: Duration = Duration::from_hours(720);
 /// A smaller one would be rotated at every look.
 const SMALLEST_LOG: Bytes = Bytes(64 << 10);
+/// A plugin that is waited for longer would hold up every pod of the node.
+const LONGEST_PLUGIN_TIME: Duration = Duration::from_mins(1);
 /// A longer one is a slip.
 const LONGEST_TIME: Duration = Duration::from_hours(24);
 
@@ -95,11 +97,25 @@ pub(super) fn mistakes(config: &Config) -> Vec<(String, String)> {
     check("status.listen", status_listen(&config.status.listen));
     check("tracing.otlp_endpoint", endpoint(&config.tracing.otlp_endpoint));
     check("tracing.sample_percent", percent(config.tracing.sample_percent));
+    let nri = &config.nri;
+    check("nri.socket_path", socket(&nri.socket_path));
+    check("nri.plugin_path", absolute(&nri.plugin_path));
+    check("nri.plugin_config_path", absolute(&nri.plugin_config_path));
+    check("nri.plugin_registration_timeout", plugin_time(nri.plugin_registration_timeout));
+    check("nri.plugin_request_timeout", plugin_time(nri.plugin_request_timeout));
 
     check("log.level", level(&config.log.level));
     check("log.max_size", log_size(config.log.max_size));
     check("log.max_files", log_files(config.log.max_files));
     found
+}
+
+/// What a plugin may hold up all pods for.
+fn plugin_time(time: Duration) -> Result<(), String> {
+    if !(SHORTEST_TIME..=LONGEST_PLUGIN_TIME).contains(&time) {
+        return Err(format!("found {time:?}, \"100ms\" to \"60s\" is needed"));
+    }
+    Ok(())
 }
 
 fn log_size(size: Bytes) -> Result<(), String> {

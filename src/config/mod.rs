@@ -41,6 +41,8 @@ pub struct Config {
     pub status: StatusConfig,
     /// `[tracing]`.
     pub tracing: TracingConfig,
+    /// `[nri]`.
+    pub nri: NriConfig,
     /// `[log]`.
     pub log: LogConfig,
 }
@@ -150,6 +152,25 @@ pub struct TracingConfig {
     pub sample_percent: usize,
 }
 
+/// `[nri]`: plugins of the Node Resource Interface.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NriConfig {
+    /// false.
+    pub enable: bool,
+    /// Where plugins connect. `/var/run/nri/nri.sock`.
+    pub socket_path: PathBuf,
+    /// Programs that are started as plugins. `/opt/nri/plugins`.
+    pub plugin_path: PathBuf,
+    /// Their configurations. `/etc/nri/conf.d`.
+    pub plugin_config_path: PathBuf,
+    /// Until a plugin that has connected registers. 5 s.
+    pub plugin_registration_timeout: Duration,
+    /// For each answer of a plugin. 2 s.
+    pub plugin_request_timeout: Duration,
+    /// Only plugins that haled starts. false.
+    pub disable_connections: bool,
+}
+
 /// `[log]`: the daemon's own, and those of containers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogConfig {
@@ -237,6 +258,7 @@ impl Config {
             ("manifest", taken.manifest != new.manifest),
             ("status", taken.status != new.status),
             ("tracing", taken.tracing != new.tracing),
+            ("nri", taken.nri != new.nri),
             ("log.json", taken.log.json != new.log.json),
         ];
         (taken, left.into_iter().filter(|(_, changed)| *changed).map(|(name, _)| name).collect())

@@ -9,7 +9,7 @@ use toml::de::DeTable;
 use super::file::{Mistake, Reading, Section};
 use super::{
     Bytes, Config, HandlerConfig, HealingConfig, ImageConfig, LogConfig, ManifestConfig,
-    NetworkConfig, RuntimeConfig, StatusConfig, StreamConfig, TracingConfig, check,
+    NetworkConfig, NriConfig, RuntimeConfig, StatusConfig, StreamConfig, TracingConfig, check,
 };
 
 /// Reads files' texts, each over those before it; every mistake in them with the number of its
@@ -104,6 +104,7 @@ pub(super) fn fill<'r, 't>(reading: &'r Reading<'t>, table: &'r DeTable<'t>, con
     manifest(top.section("manifest"), &mut config.manifest);
     status(top.section("status"), &mut config.status);
     tracing(top.section("tracing"), &mut config.tracing);
+    nri(top.section("nri"), &mut config.nri);
     log(top.section("log"), &mut config.log);
     top.finish();
 }
@@ -181,6 +182,17 @@ fn tracing(mut section: Section<'_, '_>, config: &mut TracingConfig) {
     section.finish();
 }
 
+fn nri(mut section: Section<'_, '_>, config: &mut NriConfig) {
+    section.set("enable", &mut config.enable);
+    section.set("socket_path", &mut config.socket_path);
+    section.set("plugin_path", &mut config.plugin_path);
+    section.set("plugin_config_path", &mut config.plugin_config_path);
+    section.set("plugin_registration_timeout", &mut config.plugin_registration_timeout);
+    section.set("plugin_request_timeout", &mut config.plugin_request_timeout);
+    section.set("disable_connections", &mut config.disable_connections);
+    section.finish();
+}
+
 fn log(mut section: Section<'_, '_>, config: &mut LogConfig) {
     section.set("level", &mut config.level);
     section.set("json", &mut config.json);
@@ -204,6 +216,7 @@ impl Default for Config {
             manifest: ManifestConfig::default(),
             status: StatusConfig::default(),
             tracing: TracingConfig::default(),
+            nri: NriConfig::default(),
             log: LogConfig::default(),
         }
     }
@@ -276,6 +289,20 @@ impl Default for HealingConfig {
 impl Default for ManifestConfig {
     fn default() -> Self {
         Self { dir: "/etc/haled/manifests".into() }
+    }
+}
+
+impl Default for NriConfig {
+    fn default() -> Self {
+        Self {
+            enable: false,
+            socket_path: "/var/run/nri/nri.sock".into(),
+            plugin_path: "/opt/nri/plugins".into(),
+            plugin_config_path: "/etc/nri/conf.d".into(),
+            plugin_registration_timeout: Duration::from_secs(5),
+            plugin_request_timeout: Duration::from_secs(2),
+            disable_connections: false,
+        }
     }
 }
 

@@ -48,14 +48,15 @@ pub struct Surroundings {
     pub selinux_level: String,
 }
 
-/// Prepares a container, and says who its process will run as. What a failure leaves is removed by [`super::remove::files`].
-pub async fn create(
+/// Prepares a container's root file system and says what its configuration is to be. What a
+/// failure leaves is removed by [`super::remove::files`].
+pub async fn prepare(
     images: &Images,
     image: &Image,
     place: &Place,
     config: &ContainerConfig,
     around: &Surroundings,
-) -> Result<RunsAs, Error> {
+) -> Result<Spec, Error> {
     let mut volumes = Vec::new();
     for volume in config.mounts.iter().filter_map(|mount| mount.image.as_ref()) {
         volumes.push(images.find(&volume.id)?);
@@ -93,7 +94,7 @@ pub async fn create(
             relabel(&config, &sandbox_files, &labels.mount)?;
         }
         map_owners(&mut config, &place.bundle, &around)?;
-        let spec = oci::build(&oci::Input {
+        Ok(oci::build(&oci::Input {
             rootfs: &prepared.rootfs,
             image: oci::ImageDefaults {
                 entrypoint: &defaults.entrypoint,
@@ -119,8 +120,16 @@ pub async fn create(
             sandbox_files: &sandbox_files,
             cgroup_path: &place.cgroup,
             annotations: &around.settings.annotations(&around.annotations, &config.annotations),
-        })?;
-        let path = place.config_file();
+        })?)
+    })
+    .await
+}
+
+/// Writes the configuration of a container that has been prepared, and says who its process
+/// will run as.
+pub async fn finish(place: &Place, spec: Spec) -> Result<RunsAs, Error> {
+    let path = place.config_file();
+    let written = tokio::task::spawn_blocking(move || {
         write(&path, &spec).map_err(Error::io("cannot write", &path))?;
         let user = spec.process().as_ref().map(|process| process.user().clone());
         Ok(user.map_or(RunsAs { uid: 0, gid: 0, groups: Vec::new() }, |user| RunsAs {
@@ -128,8 +137,10 @@ pub async fn create(
             gid: user.gid(),
             groups: user.additional_gids().clone().unwrap_or_default(),
         }))
+    });
+    written.await.unwrap_or_else(|panic| {
+        Err(Error::Invalid(format!("creating the container failed: {panic}")))
     })
-    .await
 }
 
 /// Does what touches the host's paths `names`: they may lie on file systems that hang, so no

@@ -153,7 +153,7 @@ impl Place {
     }
 
     /// What is in it. Blocks.
-    fn spec(&self) -> Result<oci_spec::runtime::Spec, Error> {
+    pub fn spec(&self) -> Result<oci_spec::runtime::Spec, Error> {
         let path = self.config_file();
         let unreadable = |error| Error::io("cannot read", &path)(std::io::Error::other(error));
         oci_spec::runtime::Spec::load(&path).map_err(unreadable)

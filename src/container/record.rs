@@ -6,6 +6,7 @@ use super::config::ContainerConfig;
 use super::state::State;
 use crate::health::Standing;
 use crate::id::SandboxId;
+use crate::oci::model::Resources;
 use crate::store;
 
 /// A container as stored, under its id. Written before its root file system is made, so that
@@ -43,6 +44,17 @@ pub struct ContainerRecord {
     /// new beginning, and no restart of this one.
     #[serde(default)]
     pub run_again: bool,
+    /// The limits as clients have asked for them, where plugins have made others of them.
+    #[serde(default)]
+    pub asked_resources: Option<Resources>,
+}
+
+impl ContainerRecord {
+    /// The configuration as asked for, without what plugins have made of it.
+    pub fn asked(&self) -> ContainerConfig {
+        let resources = self.asked_resources.as_ref().unwrap_or(&self.config.resources).clone();
+        ContainerConfig { resources, ..self.config.clone() }
+    }
 }
 
 /// A user and its groups, by number.

@@ -68,7 +68,9 @@ impl Face {
     ) -> cri::ListPodSandboxResponse {
         let filter = request.filter.unwrap_or_default();
         let wanted = |pod: &PodView| {
-            pod.id.as_str().starts_with(&filter.id)
+            // One that is being made can't be used, so it isn't shown.
+            pod.phase != Phase::Starting
+                && pod.id.as_str().starts_with(&filter.id)
                 && filter.state.is_none_or(|wanted| wanted.state() == state(pod))
                 && selected(&filter.label_selector, |key| pod.config.labels.get(key))
         };

@@ -15,7 +15,7 @@ pub(super) fn of_pod(error: Arc<PodError>) -> Status {
         PodError::Ambiguous { .. } | PodError::Invalid(_) | PodError::Annotation(_) => {
             Code::InvalidArgument
         }
-        PodError::WrongState(_) => Code::FailedPrecondition,
+        PodError::WrongState(_) | PodError::Plugins(_) => Code::FailedPrecondition,
         PodError::Exists(_) => Code::AlreadyExists,
         PodError::WontDie(_) => Code::DeadlineExceeded,
         PodError::Container(error) => of_container(error),

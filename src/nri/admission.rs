@@ -110,7 +110,6 @@ impl Plugins {
             given,
             name: name.clone(),
             registered: Mutex::new(Some(sender)),
-            plugins: self.clone(),
             node: node.clone(),
         };
         let face = Arc::new(face);
@@ -206,14 +205,13 @@ impl Plugins {
             state.add(plugin);
         }
         tracing::info!(plugin = name, "an NRI plugin has come");
-        drop(update_all(self, node, updates, &name).await);
+        drop(update_all(node, updates, &name).await);
         Ok(())
     }
 }
 
 /// Does what a plugin asks for. Gives what failed and may not.
 async fn update_all(
-    plugins: &Plugins,
     node: &dyn Node,
     updates: Vec<ContainerUpdate>,
     plugin: &str,
@@ -221,11 +219,7 @@ async fn update_all(
     let mut failed = Vec::new();
     for update in updates {
         match node.update(update.clone()).await {
-            Ok(()) => {
-                if let Some(resources) = update.linux.and_then(|linux| linux.resources) {
-                    plugins.updated(&update.container_id, &resources).await;
-                }
-            }
+            Ok(()) => {}
             Err(why) => {
                 let container = &update.container_id;
                 tracing::warn!(plugin, container, why, "what an NRI plugin asks for can't be done");
@@ -244,7 +238,6 @@ struct Face {
     given: Option<String>,
     name: Arc<OnceLock<String>>,
     registered: Mutex<Option<oneshot::Sender<String>>>,
-    plugins: Plugins,
     node: Arc<dyn Node>,
 }
 
@@ -291,7 +284,7 @@ impl Face {
                 return Err(format!("container {container} can't be evicted: {why}"));
             }
         }
-        Ok(update_all(&self.plugins, self.node.as_ref(), request.update, name).await)
+        Ok(update_all(self.node.as_ref(), request.update, name).await)
     }
 }
 

@@ -367,8 +367,9 @@ impl State {
         wishes: &Wishes,
     ) -> Result<(), Error> {
         let event = Event::ValidateContainerAdjustment;
-        let mut judges = self.plugins.iter().filter(|plugin| plugin.wants(event)).peekable();
-        if judges.peek().is_none() {
+        let judges: Vec<&Plugin> =
+            self.plugins.iter().filter(|plugin| plugin.wants(event)).collect();
+        if judges.is_empty() {
             return Ok(());
         }
         let asked = self.plugins.iter().filter(|plugin| plugin.wants(Event::CreateContainer));

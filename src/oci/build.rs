@@ -54,6 +54,12 @@ pub fn build(input: &Input<'_>) -> Result<Spec, Error> {
     Ok(spec)
 }
 
+/// Puts CDI devices into a configuration that is there, by their full names. Blocks for reads
+/// of their descriptions.
+pub fn inject_cdi(spec: &mut Spec, devices: &[String]) -> Result<(), Error> {
+    cdi::inject(spec, cdi::resolve(devices)?)
+}
+
 /// [`build`] for a machine with these facts, without CDI devices.
 pub fn build_on(input: &Input<'_>, host: &Host) -> Result<Spec, Error> {
     absolute("rootfs", input.rootfs)?;

@@ -25,7 +25,7 @@ use std::path::{Path, PathBuf};
 
 use crate::sys::userns::IdMaps;
 
-pub use build::{build, build_on};
+pub use build::{build, build_on, inject_cdi};
 pub use devices::PrivilegedDevices;
 pub use error::Error;
 pub use host::{Host, resolve_path};

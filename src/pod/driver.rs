@@ -19,13 +19,15 @@ use tracing::{Instrument as _, Span};
 use super::changes::{Change, Told};
 use super::config::{SandboxConfig, SandboxResources};
 use super::history::History;
+use super::plugins::{self, Made};
 use super::record::{Origin, Phase, SandboxRecord};
 use super::registry::Pods;
 use super::sandbox::{self, Up};
+use super::update::{Changed, Limits};
 use super::view::{ContainerView, PodView};
 use super::{Error, Result, Services, events, hooks};
 use crate::container::config::ContainerConfig;
-use crate::container::record::{ContainerRecord, RunsAs};
+use crate::container::record::ContainerRecord;
 use crate::container::state::{Ended, Init, State, nanos};
 use crate::container::{self, Place};
 use crate::health::{Kind, Outcome, Policy, Prober};
@@ -33,7 +35,6 @@ use crate::id::{ContainerId, SandboxId};
 use crate::monitor::client::{Monitor, Notice};
 use crate::monitor::wire::{Event as MonitorEvent, Exit};
 use crate::oci::Runtime;
-use crate::oci::model::Resources;
 
 /// Events that may wait for the driver; senders wait when it is full.
 const INBOX: usize = 256;
@@ -64,7 +65,7 @@ pub(super) enum Call {
     },
     Remove(ContainerId, Reply<()>),
     ReopenLog(ContainerId, Reply<()>),
-    Update(ContainerId, Box<Resources>, Reply<()>),
+    Update(ContainerId, Box<Limits>, Reply<()>),
     UpdateSandbox(Box<SandboxResources>, Reply<()>),
     StopSandbox(Reply<()>),
     RemoveSandbox(Reply<()>),
@@ -75,10 +76,14 @@ pub(super) enum Done {
     Up(std::result::Result<Up, Error>),
     TakenDown(std::result::Result<(), Error>),
     Deleted(std::result::Result<(), Error>),
-    Created(ContainerId, std::result::Result<RunsAs, Error>),
+    Created(ContainerId, Box<std::result::Result<Made, Error>>),
     Started(ContainerId, std::result::Result<Init, Error>),
     Removed(ContainerId, std::result::Result<(), Error>),
-    Updated(ContainerId, Box<std::result::Result<Resources, Error>>),
+    Updated(ContainerId, Box<std::result::Result<Changed, Error>>),
+    /// Plugins let the sandbox's limits be changed, or not.
+    SandboxUpdate(Box<SandboxResources>, Reply<()>, std::result::Result<(), Error>),
+    /// Plugins have heard of a container's end, for which these have waited.
+    EndTold(Vec<Reply<()>>),
     Probed(ContainerId, Kind, Option<Outcome>, Duration),
     PostStarted(ContainerId, hooks::Failure),
     PreStopped(ContainerId, hooks::Failure),
@@ -344,7 +349,14 @@ impl Driver {
         self.making = true;
         let (services, id) = (self.services.clone(), self.id.clone());
         let (config, notices) = (self.config.clone(), self.notices_sender.clone());
-        self.spawn(async move { Done::Up(sandbox::start(&services, &id, &config, notices).await) });
+        let handler = self.runtime.name.clone();
+        self.spawn(async move {
+            let up = match sandbox::start(&services, &id, &config, notices).await {
+                Ok(up) => plugins::tell_of_pod(&services, &id, &config, &handler, up).await,
+                Err(error) => Err(error),
+            };
+            Done::Up(up)
+        });
     }
 
     fn called(&mut self, call: Call) {
@@ -363,7 +375,7 @@ impl Driver {
             Call::Stop { id, grace, reply } => self.stop(&id, grace, reply),
             Call::Remove(id, reply) => self.remove(&id, reply),
             Call::ReopenLog(id, reply) => self.reopen_log(&id, reply),
-            Call::Update(id, change, reply) => self.update(&id, &change, reply),
+            Call::Update(id, change, reply) => self.update(&id, *change, reply),
             Call::UpdateSandbox(change, reply) => self.update_sandbox(*change, reply),
             Call::StopSandbox(reply) if self.record.phase == Phase::Stopped => {
                 self.answers.add(reply, Ok(()));
@@ -408,10 +420,18 @@ impl Driver {
             Done::Up(result) => self.up(result),
             Done::TakenDown(result) => self.taken_down(result),
             Done::Deleted(result) => self.deleted(result),
-            Done::Created(id, result) => self.created(&id, result),
+            Done::Created(id, result) => self.created(&id, *result),
             Done::Started(id, result) => self.started(&id, result),
             Done::Removed(id, result) => self.removed(&id, result),
             Done::Updated(id, result) => self.updated(&id, *result),
+            Done::SandboxUpdate(change, reply, allowed) => {
+                self.sandbox_updated(*change, reply, allowed);
+            }
+            Done::EndTold(waiters) => {
+                for reply in waiters {
+                    self.answers.add(reply, Ok(()));
+                }
+            }
             Done::Probed(id, kind, outcome, took) => self.probed(&id, kind, outcome, took),
             Done::PostStarted(id, failure) => self.post_started(&id, failure),
             Done::PreStopped(id, failure) => self.pre_stopped(&id, failure),
@@ -462,13 +482,15 @@ impl Driver {
         if error.is_some() {
             self.pods.release_name(&self.config, &self.id);
         }
-        let error = error.unwrap_or_else(|| self.not_ready());
-        for reply in self.await_ready.drain(..) {
-            self.answers.add(reply, Err(error.clone()));
+        let remove = matches!(self.record.phase, Phase::Stopping { then_remove: true, .. });
+        if result.is_ok() && remove && error.is_some() {
+            // Told when the pod is gone: whoever hears of the failure finds nothing of it.
+            self.start_failed = error;
+        } else {
+            self.fail_ready(error);
         }
         match result {
             Ok(()) => {
-                let remove = matches!(self.record.phase, Phase::Stopping { then_remove: true, .. });
                 self.record.phase = Phase::Stopped;
                 self.monitor = None;
                 if remove {
@@ -489,6 +511,14 @@ impl Driver {
         }
     }
 
+    /// Tells those who wait for the sandbox that it won't be.
+    fn fail_ready(&mut self, error: Option<Arc<Error>>) {
+        let error = error.unwrap_or_else(|| self.not_ready());
+        for reply in self.await_ready.drain(..) {
+            self.answers.add(reply, Err(error.clone()));
+        }
+    }
+
     /// Something is in the way of forgetting the pod: whoever asked is told, and may ask again.
     pub(super) fn deletion_failed(&mut self, error: &Arc<Error>) {
         if self.deletion == Deletion::Unwanted {
@@ -504,6 +534,8 @@ impl Driver {
     }
 
     fn deleted(&mut self, result: std::result::Result<(), Error>) {
+        let failure = self.start_failed.take();
+        self.fail_ready(failure);
         let result = result.and_then(|()| {
             self.services.store.delete::<SandboxRecord>(self.id.as_str())?;
             Ok(())
@@ -626,7 +658,9 @@ impl Driver {
         let _stopping = cause.enter();
         let (services, id, config) = (self.services.clone(), self.id.clone(), self.config.clone());
         let (monitor, network) = (self.monitor.clone(), network.cloned());
+        let pods = self.pods.clone();
         self.spawn(async move {
+            plugins::tell_of_pods_stop(&services, &pods, &id).await;
             let (monitor, network) = (monitor.as_ref(), network.as_ref());
             Done::TakenDown(sandbox::take_down(&services, &id, &config, monitor, network).await)
         });
@@ -646,7 +680,11 @@ impl Driver {
         if self.containers.is_empty() {
             self.deletion = Deletion::Running;
             let dir = self.dir.clone();
-            self.spawn(async move { Done::Deleted(sandbox::delete_directory(dir).await) });
+            let (services, id) = (self.services.clone(), self.id.clone());
+            self.spawn(async move {
+                plugins::tell_of_pods_removal(&services, &id).await;
+                Done::Deleted(sandbox::delete_directory(dir).await)
+            });
         }
     }
 

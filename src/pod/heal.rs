@@ -21,7 +21,7 @@ use crate::oci::Runtime;
 use crate::oci::model::Sharing;
 
 /// A pod that says nothing else has this much time to stop, in Kubernetes.
-const DEFAULT_GRACE: Duration = Duration::from_secs(30);
+pub(super) const DEFAULT_GRACE: Duration = Duration::from_secs(30);
 /// The least grace of haled's own stops, also after a preStop hook: the kubelet's.
 pub(super) const LEAST_GRACE: Duration = Duration::from_secs(2);
 

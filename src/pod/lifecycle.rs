@@ -9,11 +9,12 @@ use tokio::time::Instant;
 
 use super::driver::{Container, Done, Driver, GIVE_UP, Reply, Stopping, Work, of_container};
 use super::heal::LEAST_GRACE;
+use super::plugins::{self, Made};
 use super::record::{Origin, Phase};
 use super::{Error, Result, hooks};
 use crate::container::config::ContainerConfig;
-use crate::container::create::{Surroundings, create};
-use crate::container::record::{ContainerRecord, RunsAs};
+use crate::container::create::Surroundings;
+use crate::container::record::ContainerRecord;
 use crate::container::start::start;
 use crate::container::state::{Ended, Init, State, nanos};
 use crate::container::{Place, remove, rotation, stop};
@@ -40,13 +41,13 @@ impl Driver {
         };
         if let Some(twin) = self.containers.iter_mut().find(twin) {
             if let Work::Creating { waiters, then_start } = &mut twin.work
-                && *twin.config == config
+                && twin.record.asked() == config
             {
                 waiters.push(reply);
                 // Made by healing until now; whoever creates it starts it, too.
                 *then_start = false;
                 twin.record.made_by_healing = false;
-            } else if twin.record.state == State::Created && *twin.config == config {
+            } else if twin.record.state == State::Created && twin.record.asked() == config {
                 self.answers.add(reply, Ok(twin.id.clone()));
             } else {
                 let why = format!(
@@ -101,6 +102,7 @@ impl Driver {
             killed: None,
             standings: Vec::new(),
             run_again: false,
+            asked_resources: None,
             config,
         };
         if let Err(error) = self.services.store.put(id.as_str(), &record) {
@@ -134,15 +136,18 @@ impl Driver {
             remembered_at: None,
             post_start: None,
         });
-        let services = self.services.clone();
+        let (services, pods, sandbox) = (self.services.clone(), self.pods.clone(), self.id.clone());
+        let created_at = self.containers[self.containers.len() - 1].record.created_at;
         self.spawn(async move {
-            let made = create(&services.images, &image, &place, &config, &around).await;
+            let order =
+                plugins::Order { sandbox, image, place: place.clone(), config, around, created_at };
+            let made = Box::pin(plugins::make(&services, &pods, order)).await;
             if made.is_err()
                 && let Err(error) = remove::files(&services.images, &place).await
             {
                 tracing::error!(container = %id, %error, "cannot remove what a failed create left");
             }
-            Done::Created(id, made.map_err(of_container))
+            Done::Created(id, Box::new(made))
         });
         Ok(self.containers.len() - 1)
     }
@@ -162,14 +167,21 @@ impl Driver {
         }
     }
 
-    pub(super) fn created(&mut self, id: &ContainerId, result: std::result::Result<RunsAs, Error>) {
+    pub(super) fn created(&mut self, id: &ContainerId, result: std::result::Result<Made, Error>) {
         let Some(at) = self.find(id) else { return };
         let work = std::mem::replace(&mut self.containers[at].work, Work::None);
         let Work::Creating { waiters, then_start } = work else { return };
         let name = self.containers[at].config.name.clone();
         match result {
-            Ok(user) => {
-                self.containers[at].record.user = Some(user);
+            Ok(made) => {
+                let container = &mut self.containers[at];
+                container.record.user = Some(made.user);
+                if let Some(resources) = made.resources {
+                    let asked =
+                        std::mem::replace(&mut container.record.config.resources, resources);
+                    container.record.asked_resources = Some(asked);
+                    container.config = Arc::new(container.record.config.clone());
+                }
                 self.save_container(at);
                 for reply in waiters {
                     self.answers.add(reply, Ok(id.clone()));
@@ -252,10 +264,19 @@ impl Driver {
                 crate::container::Error::Monitor { id: id.clone(), source: MonitorError::Gone };
             return self.spawn(async move { Done::Started(id, Err(of_container(gone))) });
         };
+        let services = self.services.clone();
         self.spawn(async move {
             let userns = sandbox.userns.as_ref();
-            let started = start(&monitor, &runtime, &place, &config, log, userns).await;
-            Done::Started(id, started.map_err(of_container))
+            let started = async {
+                plugins::ask_to_start(&services, &id).await?;
+                let started = start(&monitor, &runtime, &place, &config, log, userns).await;
+                started.map_err(of_container)
+            };
+            let started = started.await;
+            if let Ok(init) = &started {
+                plugins::tell_of_start(&services, &id, init).await;
+            }
+            Done::Started(id, started)
         });
     }
 
@@ -342,7 +363,8 @@ impl Driver {
         let stopping = container.stopping.take();
         let name = container.config.name.clone();
         let message = format!("container ended with {}: {}", ended.code, ended.reason);
-        container.record.state = State::Exited(ended);
+        let id = container.id.clone();
+        container.record.state = State::Exited(ended.clone());
         if container.record.stopped_by_client {
             self.failed.remove(&name);
         } else {
@@ -350,7 +372,15 @@ impl Driver {
         }
         self.save_container(at);
         self.event(&name, "Exited", message, false);
-        for reply in stopping.into_iter().flat_map(|stopping| stopping.waiters) {
+        let waiters: Vec<_> = stopping.into_iter().flat_map(|stopping| stopping.waiters).collect();
+        if self.services.nri.is_some() {
+            let (services, pods) = (self.services.clone(), self.pods.clone());
+            return self.spawn(async move {
+                plugins::tell_of_end(&services, &pods, &id, ended).await;
+                Done::EndTold(waiters)
+            });
+        }
+        for reply in waiters {
             self.answers.add(reply, Ok(()));
         }
     }
@@ -516,6 +546,9 @@ impl Driver {
                 remove::files(&services.images, &place).await
             };
             let removed = removed.await;
+            if removed.is_ok() {
+                plugins::tell_of_removal(&services, &id).await;
+            }
             if let Some(log) = log.filter(|_| removed.is_ok()) {
                 delete_log(log).await;
             }

@@ -14,6 +14,7 @@ pub mod history;
 mod hooks;
 mod lifecycle;
 pub mod orchestrator;
+mod plugins;
 pub mod record;
 pub mod recovery;
 pub mod registry;
@@ -22,6 +23,7 @@ pub mod rotation;
 mod sandbox;
 mod update;
 pub mod view;
+mod words;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -34,7 +36,7 @@ use crate::image::Images;
 use crate::network::Network;
 use crate::oci::Runtime;
 use crate::store::Store;
-use crate::{container, health, monitor, network, store};
+use crate::{container, health, monitor, network, nri, store};
 
 pub use files::host_resolv_conf;
 pub use registry::Pods;
@@ -68,6 +70,8 @@ pub struct Services {
     pub changes: changes::Changes,
     /// Whether an orchestrator is there.
     pub presence: orchestrator::Presence,
+    /// Plugins of the node, where they are let in.
+    pub nri: Option<nri::Plugins>,
 }
 
 /// Why something could not be done to a pod.
@@ -106,6 +110,9 @@ pub enum Error {
     /// A container's own failure.
     #[error(transparent)]
     Container(#[from] container::Error),
+    /// A plugin's refusal, or that what plugins ask for can't be done.
+    #[error(transparent)]
+    Plugins(#[from] nri::Error),
     /// The network's.
     #[error("pod {id}: {source}")]
     Network {

@@ -94,6 +94,7 @@ pub async fn recover(services: Arc<Services>) -> Result<Pods, Error> {
     for runtime in services.runtimes.values() {
         remove_unknown(runtime, &live).await;
     }
+    super::plugins::adopt(&services, drivers.iter().map(|(driver, _)| driver)).await;
     // Only now: a driver that goes makes containers that are not in `live`.
     for (driver, handle) in drivers {
         pods.adopt(driver, handle);

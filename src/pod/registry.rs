@@ -11,6 +11,7 @@ use tracing::Span;
 use super::config::{SandboxConfig, SandboxResources};
 use super::driver::{Call, Driver, Event, Handle, Parts, Reply};
 use super::record::{Origin, Phase, SandboxRecord};
+use super::update::Limits;
 use super::view::{ContainerView, PodView};
 use super::{Error, Result, Services, sandbox};
 use crate::container::config::ContainerConfig;
@@ -20,6 +21,7 @@ use crate::health::Policy;
 use crate::id::{ContainerId, SandboxId};
 use crate::monitor::sysctl::{self, Own};
 use crate::network;
+use crate::nri::api::LinuxResources;
 use crate::oci::model::{Resources, Sharing};
 use crate::oci::{self, Runtime};
 
@@ -179,7 +181,19 @@ impl Pods {
     /// Changes the limits of a container that runs or is yet to start: those that `change` sets.
     pub async fn update(&self, id: &ContainerId, change: Resources) -> Result<()> {
         let handle = self.handle_of(id)?;
-        ask(&handle, |reply| Call::Update(id.clone(), Box::new(change), reply)).await
+        let limits = Limits::Asked(change);
+        ask(&handle, |reply| Call::Update(id.clone(), Box::new(limits), reply)).await
+    }
+
+    /// The same for a plugin.
+    pub(super) async fn update_for_plugin(
+        &self,
+        id: &ContainerId,
+        change: LinuxResources,
+    ) -> Result<()> {
+        let handle = self.handle_of(id)?;
+        let limits = Limits::OfPlugin(change);
+        ask(&handle, |reply| Call::Update(id.clone(), Box::new(limits), reply)).await
     }
 
     /// Records what a pod as a whole may take. The pod's cgroup is not haled's to write: who

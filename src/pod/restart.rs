@@ -107,7 +107,7 @@ impl Driver {
             Sequel::RestartAll => return self.restart_all(at),
             Sequel::Restart => {}
         }
-        let next = following(&last.config, ContainerConfig::clone(&last.config));
+        let next = following(&last.config, last.record.asked());
         // The very image it had, whatever its name means by now.
         let image = last.record.image_id.clone();
         if let Err(error) = self.begin_create(next, &image, true) {

@@ -72,6 +72,7 @@ impl House {
             }),
             events: events::Events::default(),
             changes: haled::pod::changes::Changes::new(std::time::Instant::now()),
+            nri: None,
             presence: orchestrator::Presence::new(
                 orchestrator::Settings {
                     open_for: Duration::from_secs(10),
