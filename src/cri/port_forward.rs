@@ -20,8 +20,8 @@ use crate::sys::netns;
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 
 impl Face {
-    /// The ports are those the client asks for on its connection: those in the request are
-    /// advice, as in other runtimes.
+    /// The ports are those the client asks for on its connection. Those in the request are
+    /// for old clients over WebSocket, that can't ask: a kubelet passes theirs on.
     pub(super) fn port_forward(
         &self,
         request: &cri::PortForwardRequest,
@@ -33,7 +33,10 @@ impl Face {
         }
         let netns = (pod.config.network == Sharing::Pod).then(|| pod.dir.join("pins/net"));
         let connect: Connect = Arc::new(move |port| Box::pin(connect(netns.clone(), port)));
-        let url = self.streams.port_forward(connect).map_err(of_stream)?;
+        // The kubelet has refused what is no port; what it lets through is not forwarded.
+        let ports = request.port.iter().filter_map(|port| u16::try_from(*port).ok());
+        let ports = ports.filter(|port| *port > 0).collect();
+        let url = self.streams.port_forward(ports, connect).map_err(of_stream)?;
         Ok(cri::PortForwardResponse { url })
     }
 }

@@ -22,16 +22,43 @@ pub(super) const COMMAND_WEBSOCKET: &[&str] = &[
     "channel.k8s.io",
     "base64.channel.k8s.io",
 ];
-/// Of port-forward over WebSocket: SPDY in a tunnel.
-pub(super) const PORT_FORWARD_WEBSOCKET: &[&str] = &["SPDY/3.1+portforward.k8s.io"];
+/// Port-forward over WebSocket: SPDY in a tunnel.
+pub(super) const TUNNEL: &str = "SPDY/3.1+portforward.k8s.io";
+/// Of port-forward over WebSocket: the tunnel, and before there was one, two channels a port.
+pub(super) const PORT_FORWARD_WEBSOCKET: &[&str] =
+    &[TUNNEL, "v4.channel.k8s.io", "v4.base64.channel.k8s.io"];
+/// Ports of one connection: a channel's number is a byte, and in base64 a character.
+const MAX_PORTS: usize = 32;
 
-/// The protocol of a WebSocket. A client that offers none gets exec and attach in version 1.
+/// Adds the ports of a request's query, as in `port=80&port=443,8080`, to those there are;
+/// or says what is wrong with them.
+pub(super) fn ports(query: Option<&str>, ports: &mut Vec<u16>) -> Result<(), String> {
+    for (name, value) in url::form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
+        if name != "port" && name != "ports" {
+            continue;
+        }
+        for text in value.split(',') {
+            let port = text.parse().ok().filter(|port| *port > 0);
+            let port = port.ok_or_else(|| format!("{text:?} is no port: 1 to 65535 are"))?;
+            if !ports.contains(&port) {
+                ports.push(port);
+            }
+        }
+    }
+    match ports.len() {
+        0 => Err("query parameter \"port\" is required: a port to forward".to_owned()),
+        1..=MAX_PORTS => Ok(()),
+        number => Err(format!("{number} ports, where {MAX_PORTS} are the most")),
+    }
+}
+
+/// The protocol of a WebSocket. A client that offers none gets the oldest, without a name.
 pub(super) fn websocket_subprotocol(
     headers: &HeaderMap,
     spoken: &[&'static str],
 ) -> Result<&'static str, Refusal> {
     let mut offered = tokens(headers, SEC_WEBSOCKET_PROTOCOL.as_str()).peekable();
-    if offered.peek().is_none() && spoken == COMMAND_WEBSOCKET {
+    if offered.peek().is_none() {
         return Ok("");
     }
     let offered: Vec<&str> = offered.collect();
@@ -122,6 +149,21 @@ mod tests {
         assert!(asks("keep-alive, upgrade", "spdy/3.1"));
         assert!(!asks("close", "SPDY/3.1"));
         assert!(!asks("Upgrade", "websocket"));
+    }
+
+    #[test]
+    fn ports_of_a_query_come_to_those_of_the_call() {
+        let all = |query, ports: &[u16]| {
+            let mut ports = ports.to_vec();
+            super::ports(query, &mut ports).map(|()| ports)
+        };
+        assert_eq!(all(Some("port=80&x=y&ports=443%2C8080,80"), &[]), Ok(vec![80, 443, 8080]));
+        assert_eq!(all(None, &[80]), Ok(vec![80]));
+        assert_eq!(all(Some("port=81"), &[80]), Ok(vec![80, 81]));
+        for query in ["", "port=", "port=0", "port=65536", "port=80,", "port=-1", "port=http"] {
+            assert!(all(Some(query), &[]).is_err(), "{query}");
+        }
+        assert!(all(None, &[7; MAX_PORTS + 1]).unwrap_err().contains("33 ports"));
     }
 
     #[test]

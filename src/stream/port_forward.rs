@@ -103,7 +103,13 @@ async fn pair(
     Some((port, half.data?, half.error?))
 }
 
-async fn forward(port: u16, connect: Connect, data: (Incoming, Outgoing), error: Outgoing) {
+/// Joins a client's streams to a connection to a port, until either side is done.
+pub(super) async fn forward(
+    port: u16,
+    connect: Connect,
+    data: (Incoming, Outgoing),
+    error: Outgoing,
+) {
     let (mut incoming, outgoing) = data;
     let joined = tokio::select! {
         joined = connect(port) => joined,

@@ -54,7 +54,8 @@ type Place = Arc<OwnedSemaphorePermit>;
 enum Session {
     Exec(Wanted, Start),
     Attach(Wanted, Start),
-    PortForward(Connect),
+    /// With the ports that the CRI's caller has named.
+    PortForward(Vec<u16>, Connect),
 }
 
 impl Session {
@@ -63,7 +64,7 @@ impl Session {
         match self {
             Self::Exec(..) => "exec",
             Self::Attach(..) => "attach",
-            Self::PortForward(_) => "portforward",
+            Self::PortForward(..) => "portforward",
         }
     }
 }
@@ -99,9 +100,10 @@ impl Server {
         self.url(Session::Attach(wanted, start))
     }
 
-    /// The URL of a pod whose ports are forwarded.
-    pub fn port_forward(&self, connect: Connect) -> Result<String, TooMany> {
-        self.url(Session::PortForward(connect))
+    /// The URL of a pod whose ports are forwarded. A client that can't say which ports it
+    /// wants gets `ports`.
+    pub fn port_forward(&self, ports: Vec<u16>, connect: Connect) -> Result<String, TooMany> {
+        self.url(Session::PortForward(ports, connect))
     }
 
     fn url(&self, session: Session) -> Result<String, TooMany> {
@@ -169,7 +171,7 @@ impl Server {
         }
         let spoken = match session {
             Session::Exec(..) | Session::Attach(..) => negotiate::COMMAND,
-            Session::PortForward(_) => negotiate::PORT_FORWARD,
+            Session::PortForward(..) => negotiate::PORT_FORWARD,
         };
         let subprotocol = match negotiate::subprotocol(request.headers(), spoken) {
             Ok(subprotocol) => subprotocol,
@@ -187,7 +189,7 @@ impl Server {
                 Session::Exec(wanted, start) | Session::Attach(wanted, start) => {
                     command::over_spdy(connection, version, wanted, start, creation).await;
                 }
-                Session::PortForward(connect) => {
+                Session::PortForward(_, connect) => {
                     port_forward::over_spdy(connection, connect, creation).await;
                 }
             }
@@ -200,31 +202,41 @@ impl Server {
     fn over_websocket(
         self,
         mut request: Request<Body>,
-        session: Session,
+        mut session: Session,
         place: Place,
     ) -> Response<Full<Bytes>> {
         let spoken = match session {
             Session::Exec(..) | Session::Attach(..) => negotiate::COMMAND_WEBSOCKET,
-            Session::PortForward(_) => negotiate::PORT_FORWARD_WEBSOCKET,
+            Session::PortForward(..) => negotiate::PORT_FORWARD_WEBSOCKET,
         };
         let subprotocol = match negotiate::websocket_subprotocol(request.headers(), spoken) {
             Ok(subprotocol) => subprotocol,
             Err(refusal) => return refused(refusal, spoken),
         };
+        let tunnel = subprotocol == negotiate::TUNNEL;
+        if let Session::PortForward(ports, _) = &mut session
+            && !tunnel
+            && let Err(why) = negotiate::ports(request.uri().query(), ports)
+        {
+            return plain(StatusCode::BAD_REQUEST, &why);
+        }
         let key = request.headers().get(SEC_WEBSOCKET_KEY).map(HeaderValue::as_bytes);
         let accept = key.map(derive_accept_key).and_then(|accept| accept.try_into().ok());
         let Some(accept) = accept else {
             return plain(StatusCode::BAD_REQUEST, "Sec-WebSocket-Key is missing");
         };
         let Settings { idle, creation, .. } = self.settings;
+        let version = negotiate::version(subprotocol);
+        let codec = Codec { version, base64: subprotocol.contains("base64") };
         hand_on(&mut request, place, move |upgraded| async move {
             match session {
                 Session::Exec(wanted, start) | Session::Attach(wanted, start) => {
-                    let version = negotiate::version(subprotocol);
-                    let codec = Codec { version, base64: subprotocol.contains("base64") };
                     websocket::command(upgraded, codec, wanted, start, idle).await;
                 }
-                Session::PortForward(connect) => {
+                Session::PortForward(ports, connect) if !tunnel => {
+                    websocket::ports(upgraded, codec, ports, connect, idle).await;
+                }
+                Session::PortForward(_, connect) => {
                     let connection = Connection::new(websocket::tunnel(upgraded).await, idle);
                     port_forward::over_spdy(connection, connect, creation).await;
                 }

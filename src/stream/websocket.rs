@@ -1,23 +1,25 @@
 //! The same sessions over WebSocket: each message begins with its channel's number; and
 //! SPDY in a tunnel of messages.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
-use futures_util::{SinkExt as _, StreamExt as _};
+use futures_util::{SinkExt as _, Stream, StreamExt as _};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, DuplexStream};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
-use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Message as Ws, Role, WebSocketConfig};
+use tokio_tungstenite::{WebSocketStream, tungstenite};
 use tokio_util::sync::CancellationToken;
 
 use super::channel::{Incoming, Life, MESSAGES_OUT, Message, Outgoing, PIECE, PIECES_IN};
 use super::command::{self, Start, Streams, Wanted};
+use super::port_forward::{Connect, forward};
 
 /// Bytes of a message that is taken.
 const MAX_MESSAGE: usize = 1024 * 1024;
@@ -83,7 +85,26 @@ fn goodbye() -> Ws {
     Ws::Close(Some(CloseFrame { code: CloseCode::Normal, reason: "".into() }))
 }
 
-/// Serves a session. One on which nothing comes for `idle`, pings included, is broken off.
+/// A connection's channels, for what is run on it.
+struct Channels {
+    to: mpsc::Sender<Message>,
+    life: Arc<Life>,
+    incoming: HashMap<u32, Incoming>,
+}
+
+impl Channels {
+    fn outgoing(&self, id: u32) -> Outgoing {
+        Outgoing { id, to: self.to.clone(), life: self.life.clone() }
+    }
+
+    /// What comes on a channel that is listened to, once.
+    fn incoming(&mut self, id: u32) -> Option<Incoming> {
+        self.incoming.remove(&id)
+    }
+}
+
+/// Serves exec or attach. A session on which nothing comes for `idle`, pings included, is
+/// broken off.
 pub(super) async fn command(
     io: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
     codec: Codec,
@@ -91,22 +112,74 @@ pub(super) async fn command(
     start: Start,
     idle: Duration,
 ) {
-    let (mut sink, mut source) = socket(io).await.split();
+    // On the first channel there is, so that the client knows it is connected.
+    let first = vec![(if wanted.stdout { STDOUT } else { ERROR }, Bytes::new())];
+    let inputs = [wanted.stdin.then_some(STDIN), wanted.tty.then_some(RESIZE)];
+    let inputs: Vec<_> = inputs.into_iter().flatten().collect();
+    session(io, codec, first, &inputs, idle, async |mut channels: Channels| {
+        let streams = Streams {
+            error: channels.outgoing(ERROR),
+            stdin: channels.incoming(STDIN).map(|stdin| (stdin, channels.outgoing(STDIN))),
+            stdout: wanted.stdout.then(|| channels.outgoing(STDOUT)),
+            stderr: wanted.stderr.then(|| channels.outgoing(STDERR)),
+            resize: channels.incoming(RESIZE),
+        };
+        command::run(streams, codec.version, start).await;
+    })
+    .await;
+}
+
+/// Forwards each port once, as clients had it before there was a tunnel: channel 2n is the
+/// data of the nth port, 2n + 1 its errors, and on both comes the port's number first.
+pub(super) async fn ports(
+    io: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    codec: Codec,
+    ports: Vec<u16>,
+    connect: Connect,
+    idle: Duration,
+) {
+    let numbered: Vec<(u32, u16)> = (0..).step_by(2).zip(ports).collect();
+    let number = |port: u16| Bytes::copy_from_slice(&port.to_le_bytes());
+    let both = |&(data, port): &(u32, u16)| [(data, number(port)), (data + 1, number(port))];
+    let first = numbered.iter().flat_map(both).collect();
+    let inputs: Vec<_> = numbered.iter().map(|(data, _)| *data).collect();
+    session(io, codec, first, &inputs, idle, async |mut channels: Channels| {
+        let mut running = tokio::task::JoinSet::new();
+        for (id, port) in numbered {
+            if let Some(incoming) = channels.incoming(id) {
+                let (data, error) = (channels.outgoing(id), channels.outgoing(id + 1));
+                running.spawn(forward(port, connect.clone(), (incoming, data), error));
+            }
+        }
+        running.join_all().await;
+    })
+    .await;
+}
+
+/// Runs something on a connection's channels: says what comes `first` on which of them, and
+/// hands on what comes on those of `inputs`.
+async fn session(
+    io: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    codec: Codec,
+    first: Vec<(u32, Bytes)>,
+    inputs: &[u32],
+    idle: Duration,
+    run: impl AsyncFnOnce(Channels),
+) {
+    let (mut sink, source) = socket(io).await.split();
     let gone = CancellationToken::new();
     let life = Arc::new(Life { gone: gone.clone() });
     let (to, mut messages) = mpsc::channel(MESSAGES_OUT);
-    let outgoing = |id: u32| Outgoing { id, to: to.clone(), life: life.clone() };
-    let incoming = || {
+    let (mut senders, mut incoming) = (HashMap::new(), HashMap::new());
+    for id in inputs {
         let (sender, pieces) = mpsc::channel(PIECES_IN);
-        (Some(sender), Incoming { pieces, _life: life.clone() })
-    };
-    let (mut stdin, from_stdin) = incoming();
-    let (mut resize, from_resize) = incoming();
-
+        senders.insert(*id, sender);
+        incoming.insert(*id, Incoming { pieces, _life: life.clone() });
+    }
     let writing = async {
-        // Of the first channel there is, so that the client knows it is connected.
-        let first = if wanted.stdout { STDOUT } else { ERROR };
-        sink.send(codec.write(first, b"")).await?;
+        for (channel, data) in first {
+            sink.send(codec.write(channel, &data)).await?;
+        }
         while let Some(message) = messages.recv().await {
             match message {
                 Message::Data(channel, data) => sink.send(codec.write(channel, &data)).await?,
@@ -118,43 +191,11 @@ pub(super) async fn command(
         Ok(())
     };
     let reading = async {
-        while let Ok(Some(Ok(message))) = timeout(idle, source.next()).await {
-            let message = match message {
-                Ws::Binary(message) => message,
-                Ws::Text(message) => message.into(),
-                Ws::Close(_) => break,
-                _ => continue,
-            };
-            let (channel, data) = match codec.read(&message) {
-                Said::Data(channel, data) => (channel, Some(data).filter(|data| !data.is_empty())),
-                Said::End(channel) => (channel, None),
-                Said::Nothing => continue,
-            };
-            let ended = matches!(codec.read(&message), Said::End(_));
-            let to = match channel {
-                STDIN => &mut stdin,
-                RESIZE => &mut resize,
-                _ => continue,
-            };
-            let refused = match (to.as_ref(), data) {
-                (Some(sender), Some(data)) => sender.send(data).await.is_err(),
-                _ => false,
-            };
-            if ended || refused {
-                *to = None;
-            }
-        }
+        hand_out(source, codec, &mut senders, idle).await;
         gone.cancel();
     };
-    let streams = Streams {
-        error: outgoing(ERROR),
-        stdin: wanted.stdin.then(|| (from_stdin, outgoing(STDIN))),
-        stdout: wanted.stdout.then(|| outgoing(STDOUT)),
-        stderr: wanted.stderr.then(|| outgoing(STDERR)),
-        resize: wanted.tty.then_some(from_resize),
-    };
     let running = async {
-        command::run(streams, codec.version, start).await;
+        run(Channels { to: to.clone(), life, incoming }).await;
         drop(to.send(Message::Close).await);
     };
     let written = async {
@@ -171,6 +212,36 @@ pub(super) async fn command(
         () = &mut written => drop(timeout(LINGER, reading).await),
         // What runs is told by `gone`, and then ends.
         () = &mut reading => drop(timeout(LINGER, written).await),
+    }
+}
+
+/// Hands what comes to its channel until the client closes, or is silent for `idle`.
+async fn hand_out(
+    mut source: impl Stream<Item = Result<Ws, tungstenite::Error>> + Unpin,
+    codec: Codec,
+    channels: &mut HashMap<u32, mpsc::Sender<Bytes>>,
+    idle: Duration,
+) {
+    while let Ok(Some(Ok(message))) = timeout(idle, source.next()).await {
+        let message = match message {
+            Ws::Binary(message) => message,
+            Ws::Text(message) => message.into(),
+            Ws::Close(_) => return,
+            _ => continue,
+        };
+        match codec.read(&message) {
+            Said::Data(_, data) if data.is_empty() => {}
+            Said::Data(channel, data) => {
+                if let Some(sender) = channels.get(&channel)
+                    && sender.send(data).await.is_err()
+                {
+                    // Nobody listens any more.
+                    channels.remove(&channel);
+                }
+            }
+            Said::End(channel) => drop(channels.remove(&channel)),
+            Said::Nothing => {}
+        }
     }
 }
 

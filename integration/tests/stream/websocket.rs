@@ -87,8 +87,71 @@ async fn base64_channels_and_refusals() {
     let url = exec_url(&daemon, request(&id, "true")).await;
     assert_eq!(connect(&daemon, &url, "v9.channel.k8s.io").await.unwrap_err(), 403);
     let forward = haled::proto::cri::PortForwardRequest { pod_sandbox_id: pod, port: vec![] };
+    let url = async || {
+        let url = daemon.runtime().await.port_forward(forward.clone()).await;
+        url.unwrap().into_inner().url
+    };
+    assert_eq!(connect(&daemon, &url().await, "v3.channel.k8s.io").await.unwrap_err(), 403);
+    assert_eq!(connect(&daemon, &url().await, "v4.channel.k8s.io").await.unwrap_err(), 400);
+    let none = url().await + "?port=0";
+    assert_eq!(connect(&daemon, &none, "v4.channel.k8s.io").await.unwrap_err(), 400);
+}
+
+#[tokio::test]
+async fn ports_are_forwarded_on_two_channels_each() {
+    let daemon = Daemon::start().await;
+    let script = "mkdir /tmp/www; head -c 3000000 /dev/zero > /tmp/www/zero; \
+                  exec httpd -f -p 127.0.0.1:80 -h /tmp/www";
+    let (pod, id) = pod_with(&daemon, script).await;
+    while daemon.exec(&id, &["wget", "-q", "-O", "/dev/null", "http://127.0.0.1/zero"]).await.0 != 0
+    {
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    // One port as the kubelet passes it on, one by the client's own query.
+    let forward = haled::proto::cri::PortForwardRequest { pod_sandbox_id: pod, port: vec![80] };
     let url = daemon.runtime().await.port_forward(forward).await.unwrap().into_inner().url;
-    assert_eq!(connect(&daemon, &url, "v4.channel.k8s.io").await.unwrap_err(), 403);
+    let mut socket = connect(&daemon, &(url + "?port=81"), "v4.channel.k8s.io").await.unwrap();
+    let request = b"\x00GET /zero HTTP/1.0\r\n\r\n";
+    socket.send(Message::Binary(request.as_slice().into())).await.unwrap();
+    let mut channels = [const { Vec::new() }; 4];
+    while let Some(Ok(message)) = socket.next().await {
+        match message {
+            Message::Binary(data) => {
+                channels[usize::from(data[0])].extend_from_slice(&data[1..]);
+            }
+            Message::Close(_) => break,
+            other => panic!("{other:?}"),
+        }
+    }
+    let [page, no_error, nothing, error] = channels;
+    assert_eq!((page[..2].to_vec(), no_error), (vec![80, 0], vec![80, 0]));
+    assert!(page.len() > 3_000_000 && page.ends_with(&[0; 100]), "{}", page.len());
+    assert_eq!((nothing, &error[..2]), (vec![81, 0], &[81, 0][..]));
+    let error = String::from_utf8_lossy(&error[2..]);
+    assert!(error.contains("port 81") && error.contains("refused"), "{error}");
+}
+
+#[tokio::test]
+async fn half_a_frame_is_waited_for_only_so_long() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let daemon = Daemon::start_with("[stream]\nidle_limit = \"1s\"\n").await;
+    let (_, id) = pod_with(&daemon, "exec sleep 600").await;
+    let url = exec_url(&daemon, request(&id, "cat; echo ended > /tmp/ended; exec sleep 600")).await;
+    let socket = connect(&daemon, &url, "v5.channel.k8s.io").await.unwrap();
+    let mut stream = socket.into_inner();
+    // The head of a masked binary message of 64 KiB, and a little of it.
+    let half = [0x82, 0xff, 0, 0, 0, 0, 0, 1, 0, 0, 1, 2, 3, 4, 0];
+    stream.write_all(&half).await.unwrap();
+    let mut rest = Vec::new();
+    drop(
+        tokio::time::timeout(crate::daemon::PATIENCE, stream.read_to_end(&mut rest)).await.unwrap(),
+    );
+    // Its input has ended with it.
+    let began = std::time::Instant::now();
+    while daemon.exec(&id, &["cat", "/tmp/ended"]).await != (0, "ended\n".into()) {
+        assert!(began.elapsed() < crate::daemon::PATIENCE, "{}", daemon.log());
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
 }
 
 #[tokio::test]
