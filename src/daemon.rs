@@ -129,10 +129,7 @@ async fn serve(config: Config, mut reload: Reload) -> Result<(), String> {
     let manifests = Manifests::open(pods.clone(), images.clone(), store, settings)
         .map_err(|error| text(&error))?;
     let (streams, stream_listener) =
-        stream::Server::bind(stream_settings(&config)?).await.map_err(|error| {
-            let (address, port) = (&config.stream.address, config.stream.port);
-            format!("cannot listen on {address}, port {port}, for streams: {error}")
-        })?;
+        stream::Server::bind(stream_settings(&config)?).await.map_err(|error| text(&error))?;
     let listener = server::bind(&config.listen)
         .map_err(|error| format!("cannot listen on {}: {error}", config.listen.display()))?;
 
@@ -229,7 +226,9 @@ fn stream_settings(config: &Config) -> Result<stream::Settings, String> {
     // Both were checked with the rest of the configuration.
     let address = settings.address.parse().map_err(|error| format!("stream.address: {error}"))?;
     let port = u16::try_from(settings.port).map_err(|error| format!("stream.port: {error}"))?;
+    let tls = settings.tls_cert.clone().zip(settings.tls_key.clone());
     Ok(stream::Settings {
+        tls: tls.map(|(cert, key)| stream::Files { cert, key }),
         address: std::net::SocketAddr::new(address, port),
         idle: settings.idle_limit,
         creation: settings.creation_limit,

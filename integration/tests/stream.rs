@@ -7,6 +7,7 @@ use tonic::Code;
 use crate::daemon::Daemon;
 
 mod client;
+mod tls;
 mod websocket;
 
 const V4: &str = "v4.channel.k8s.io";

@@ -83,6 +83,9 @@ pub(super) fn mistakes(config: &Config) -> Vec<(String, String)> {
     check("stream.port", port(stream.port));
     check("stream.idle_limit", stream_limit(stream.idle_limit));
     check("stream.creation_limit", stream_limit(stream.creation_limit));
+    let (cert, key) = (stream.tls_cert.as_deref(), stream.tls_key.as_deref());
+    check("stream.tls_cert", tls_file(cert, key, "tls_key"));
+    check("stream.tls_key", tls_file(key, cert, "tls_cert"));
 
     let healing = &config.healing;
     check("healing.backoff_initial", time(healing.backoff_initial));
@@ -362,6 +365,15 @@ fn percent(number: usize) -> Result<(), String> {
         return Ok(());
     }
     Err(format!("found {number}, 0 to 100 is allowed"))
+}
+
+/// A certificate and its key are nothing without each other.
+fn tls_file(path: Option<&Path>, other: Option<&Path>, name: &str) -> Result<(), String> {
+    match (path, other) {
+        (Some(_), None) => Err(format!("is of no use without stream.{name}: set both, or neither")),
+        (Some(path), Some(_)) => absolute(path),
+        (None, _) => Ok(()),
+    }
 }
 
 fn stream_limit(time: Duration) -> Result<(), String> {

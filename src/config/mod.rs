@@ -112,6 +112,10 @@ pub struct StreamConfig {
     pub idle_limit: Duration,
     /// 30 s.
     pub creation_limit: Duration,
+    /// PEM; set together with `tls_key`. None: without TLS.
+    pub tls_cert: Option<PathBuf>,
+    /// PEM.
+    pub tls_key: Option<PathBuf>,
 }
 
 /// `[healing]`.

@@ -154,6 +154,8 @@ fn stream(mut section: Section<'_, '_>, config: &mut StreamConfig) {
     section.set("port", &mut config.port);
     section.set("idle_limit", &mut config.idle_limit);
     section.set("creation_limit", &mut config.creation_limit);
+    section.set("tls_cert", &mut config.tls_cert);
+    section.set("tls_key", &mut config.tls_key);
     section.finish();
 }
 
@@ -270,6 +272,8 @@ impl Default for StreamConfig {
             port: 0,
             idle_limit: Duration::from_hours(4),
             creation_limit: Duration::from_secs(30),
+            tls_cert: None,
+            tls_key: None,
         }
     }
 }

@@ -73,6 +73,8 @@ fn every_value_can_be_set() {
         port = 10250
         idle_limit = "1h"
         creation_limit = "5s"
+        tls_cert = "/etc/haled/tls.crt"
+        tls_key = "/etc/haled/tls.key"
         [healing]
         backoff_initial = "500ms"
         backoff_max = "1m30s"
@@ -131,10 +133,22 @@ fn every_value_can_be_set() {
     assert_ne!(config.status.listen, default.status.listen);
     assert_ne!(config.tracing.otlp_endpoint, default.tracing.otlp_endpoint);
     assert_ne!(config.tracing.sample_percent, default.tracing.sample_percent);
+    assert_ne!(config.stream.tls_cert, default.stream.tls_cert);
+    assert_ne!(config.stream.tls_key, default.stream.tls_key);
     assert_ne!(config.log.level, default.log.level);
     assert_ne!(config.log.json, default.log.json);
     assert_ne!(config.log.max_size, default.log.max_size);
     assert_ne!(config.log.max_files, default.log.max_files);
+}
+
+#[test]
+fn a_certificate_comes_with_its_key() {
+    assert_eq!(
+        refused("[stream]\n\ntls_key = \"/a\"\n"),
+        "haled.toml:3: stream.tls_key: is of no use without stream.tls_cert: set both, or neither"
+    );
+    let relative = refused("[stream]\ntls_cert = \"a\"\ntls_key = \"/b\"\n");
+    assert!(relative.contains("haled.toml:2: stream.tls_cert: found \"a\""), "{relative}");
 }
 
 #[test]

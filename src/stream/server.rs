@@ -1,6 +1,5 @@
 //! The HTTP side: a request with a token becomes a session.
 
-use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -17,20 +16,24 @@ use hyper::service::service_fn;
 use hyper::upgrade::Upgraded;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use super::command::{self, Start, Wanted};
 use super::negotiate::{self, ACCEPTED, Refusal, VERSION};
 use super::port_forward::{self, Connect};
 use super::spdy::connection::Connection;
+use super::tls::{Files, Tls, Unservable};
 use super::token::Tokens;
 use super::websocket::{self, Codec};
 
 /// Sessions at once; more connections wait.
 const MAX_SESSIONS: usize = 512;
-/// How long a client may take to send its request.
+/// How long a client may take to send its request; and before that, for TLS's handshake.
 const REQUEST_LIMIT: Duration = Duration::from_secs(10);
 /// After a connection could not be accepted.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -45,6 +48,8 @@ pub struct Settings {
     pub idle: Duration,
     /// How long a client may take to open the streams of its session.
     pub creation: Duration,
+    /// Without, what is said is not encrypted.
+    pub tls: Option<Files>,
 }
 
 /// One of [`MAX_SESSIONS`]; shared by all that belongs to the session.
@@ -74,6 +79,7 @@ impl Session {
 pub struct Server {
     tokens: Arc<Mutex<Tokens<Session>>>,
     base: String,
+    tls: Option<Arc<Tls>>,
     settings: Settings,
 }
 
@@ -84,10 +90,18 @@ pub struct TooMany;
 
 impl Server {
     /// Listens; [`Server::serve`] does the rest.
-    pub async fn bind(settings: Settings) -> io::Result<(Self, TcpListener)> {
-        let listener = TcpListener::bind(settings.address).await?;
-        let base = format!("http://{}", listener.local_addr()?);
-        Ok((Self { tokens: Arc::default(), base, settings }, listener))
+    pub async fn bind(settings: Settings) -> Result<(Self, TcpListener), Unservable> {
+        let tls = settings.tls.clone().map(Tls::open).transpose()?.map(Arc::new);
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        let address = settings.address;
+        let bound = async {
+            let listener = TcpListener::bind(address).await?;
+            Ok((listener.local_addr()?, listener))
+        };
+        let (bound, listener) =
+            bound.await.map_err(|error| Unservable::Listen { address, error })?;
+        let base = format!("{scheme}://{bound}");
+        Ok((Self { tokens: Arc::default(), base, tls, settings }, listener))
     }
 
     /// The URL of a command to execute.
@@ -144,6 +158,24 @@ impl Server {
         if let Err(error) = crate::sys::socket::prepare_tcp(&stream) {
             tracing::debug!(%error, "a streaming connection can't be set up");
         }
+        let Some(tls) = self.tls.clone() else { return self.requests(stream, place).await };
+        let accepted = async {
+            // It may read files.
+            let config = tokio::task::spawn_blocking(move || tls.config()).await?;
+            TlsAcceptor::from(config).accept(stream).await
+        };
+        match timeout(REQUEST_LIMIT, accepted).await {
+            Ok(Ok(stream)) => self.requests(stream, place).await,
+            Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
+            Err(_) => tracing::debug!("a TLS handshake took too long"),
+        }
+    }
+
+    async fn requests(
+        self,
+        stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+        place: Place,
+    ) {
         let service = service_fn(|request| {
             let (server, place) = (self.clone(), place.clone());
             async move { Ok::<_, std::convert::Infallible>(server.answer(request, place)) }

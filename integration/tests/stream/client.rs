@@ -3,26 +3,25 @@
 use bytes::Bytes;
 use haled::stream::spdy::Headers;
 use haled::stream::spdy::frame::{Decoder, Encoder, Frame};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 
 use crate::daemon::{Daemon, PATIENCE};
 
 pub struct Sender {
-    to: OwnedWriteHalf,
+    to: Box<dyn AsyncWrite + Send + Unpin>,
     encoder: Encoder,
     next: u32,
 }
 
 pub struct Receiver {
-    from: OwnedReadHalf,
+    from: Box<dyn AsyncRead + Send + Unpin>,
     decoder: Decoder,
 }
 
 /// A TCP connection from the daemon's own network namespace.
 pub async fn dial(daemon: &Daemon, url: &str) -> TcpStream {
-    let address = url.strip_prefix("http://").unwrap().split('/').next().unwrap().to_owned();
+    let address = url.split('/').nth(2).unwrap().to_owned();
     let netns = format!("/proc/{}/ns/net", daemon.process_id());
     let stream = tokio::task::spawn_blocking(move || {
         haled::sys::netns::within(netns.as_ref(), || std::net::TcpStream::connect(&address))
@@ -33,7 +32,11 @@ pub async fn dial(daemon: &Daemon, url: &str) -> TcpStream {
 }
 
 /// Asks for an upgrade; gives the head of the answer, and what came after it.
-pub async fn ask(stream: &mut TcpStream, url: &str, headers: &[(&str, &str)]) -> (String, Vec<u8>) {
+pub async fn ask(
+    stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    url: &str,
+    headers: &[(&str, &str)],
+) -> (String, Vec<u8>) {
     let path = url.splitn(4, '/').nth(3).unwrap();
     let mut request = format!("POST /{path} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n");
     for (name, value) in headers {
@@ -52,7 +55,15 @@ pub async fn ask(stream: &mut TcpStream, url: &str, headers: &[(&str, &str)]) ->
 
 /// A connection that has been upgraded to SPDY.
 pub async fn connect(daemon: &Daemon, url: &str, protocol: &str) -> (Sender, Receiver) {
-    let mut stream = dial(daemon, url).await;
+    upgrade(dial(daemon, url).await, url, protocol).await
+}
+
+/// Has a connection upgraded to SPDY.
+pub async fn upgrade(
+    mut stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    url: &str,
+    protocol: &str,
+) -> (Sender, Receiver) {
     let (head, rest) = ask(
         &mut stream,
         url,
@@ -66,7 +77,8 @@ pub async fn connect(daemon: &Daemon, url: &str, protocol: &str) -> (Sender, Rec
     .await;
     assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
     assert!(head.to_lowercase().contains(&format!("x-stream-protocol-version: {protocol}")));
-    let (from, to) = stream.into_split();
+    let (from, to) = tokio::io::split(stream);
+    let (from, to) = (Box::new(from), Box::new(to));
     let mut decoder = Decoder::default();
     decoder.buffer.extend_from_slice(&rest);
     (Sender { to, encoder: Encoder::default(), next: 1 }, Receiver { from, decoder })
@@ -97,6 +109,7 @@ impl Sender {
         self.encoder.encode(&frame, &mut bytes);
         // A daemon that has heard enough may have closed.
         drop(self.to.write_all(&bytes).await);
+        drop(self.to.flush().await);
     }
 }
 
