@@ -63,7 +63,7 @@ pub(in crate::cli) struct ExecArgs {
     /// Give the command a terminal.
     #[arg(long, short = 't')]
     pub(in crate::cli) tty: bool,
-    /// Kill the command after this many seconds; its output comes at the end, at most 14 MiB.
+    /// Kill the command after this many seconds; its output comes at the end, at most 7 MiB each.
     #[arg(long, value_name = "SECONDS", conflicts_with_all = ["stdin", "tty"])]
     pub(in crate::cli) timeout: Option<u32>,
     /// The command and its arguments, after "--".
