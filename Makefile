@@ -12,7 +12,7 @@ RUST_LEAST := $(shell sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
 # To run pods, and to make an image without a registry.
 DEMO_PACKAGES := runc containernetworking-plugins iptables iproute2 busybox-static util-linux
 # The tests' registry, and what they look at the network with.
-TEST_PACKAGES := $(DEMO_PACKAGES) docker-registry jq conntrack curl procps
+TEST_PACKAGES := $(DEMO_PACKAGES) docker-registry jq conntrack curl procps zsh fish
 
 # haled-monitor and haled-pause, static: the target `helpers`.
 -include helpers.mk

@@ -92,7 +92,8 @@ fn has_terminal(wanted: bool, stdin: bool) -> bool {
 
 /// How a conversation ended.
 enum Over {
-    Session(Ended),
+    /// By the command's end, with what came last on its standard error.
+    Session(Ended, Bytes),
     /// By the keys for it.
     Detached,
     /// By this signal's number, while the terminal was raw.
@@ -101,9 +102,14 @@ enum Over {
 
 fn outcome(over: Over) -> ExitCode {
     match over {
-        Over::Session(Ended::Exited(exit)) => ExitCode::from(code(exit)),
-        Over::Session(Ended::Failed(why)) => {
-            complain(&why);
+        Over::Session(Ended::Exited(exit), _) => ExitCode::from(code(exit)),
+        Over::Session(Ended::Failed(why), told) => {
+            // Without a terminal the runtime's own words may have come as the command's.
+            let told = String::from_utf8_lossy(&told);
+            let told = told.lines().last().unwrap_or_default();
+            if told.is_empty() || !why.ends_with(told) {
+                complain(&why);
+            }
             ExitCode::from(failure_code(&why))
         }
         Over::Detached => {
@@ -130,17 +136,21 @@ async fn converse(
         stdin: stdin.then(|| typed(detach.map(Watch::new), detached)),
         sizes: tty.then(sizes).transpose()?,
     };
+    let mut last = Bytes::new();
     let running = session::run(url, input, async |from, piece: Bytes| match from {
         From::Stdout => print(piece),
-        From::Stderr => print_error(&piece),
+        From::Stderr => {
+            last = piece;
+            print_error(&last)
+        }
     });
     let over = tokio::select! {
-        ended = running => Over::Session(ended?),
+        ended = running => Over::Session(ended?, last),
         Some(()) = is_detached.recv() => Over::Detached,
         // In raw mode keys make no signals, but others may send some.
         number = signalled(), if raw.is_some() => Over::Signal(number?),
     };
-    if raw.is_some() && !matches!(over, Over::Session(_)) {
+    if raw.is_some() && !matches!(over, Over::Session(..)) {
         // The prompt of the shell begins on a line of its own.
         std::io::stdout().write_all(b"\r\n").ok();
     }

@@ -2,6 +2,8 @@
 
 mod pods;
 mod sessions;
+#[cfg(test)]
+mod tests;
 
 use std::path::PathBuf;
 

@@ -1,11 +1,9 @@
 //! What halectl prints, as text.
 
-use clap::{CommandFactory as _, Parser as _};
-
 use crate::proto::cri::Image;
 use crate::proto::haled::{Attempt, Condition, Container, Event, Pod, ProbeStatus};
 
-use super::options::{Command, Options, Span, TimeFormat};
+use super::options::TimeFormat;
 use super::wait::{Met, Wanted, judge};
 use super::{Failure, annotate, describe, events, health, image, json, logs, pods, status};
 
@@ -250,82 +248,6 @@ fn the_pods_of_a_manifest_are_named() {
     assert!(named("kind: [").unwrap_err().starts_with("p.yaml: "));
 }
 
-#[test]
-fn the_command_line_is_sound() {
-    Options::command().debug_assert();
-    let parse = |line: &str| Options::try_parse_from(line.split(' '));
-    for good in [
-        "halectl apply -f - -f b.yaml",
-        "halectl get pods",
-        "halectl get po web -o json -n kube-system",
-        "halectl get pod -A -o wide",
-        "halectl describe pod web",
-        "halectl logs -f --tail 5 -c app web",
-        "halectl logs -p web",
-        "halectl exec web -c app -- sh -c true",
-        "halectl delete pod a b --grace-period 0",
-        "halectl delete -f p.yaml",
-        "halectl events -w --time offset web",
-        "halectl image ls",
-        "halectl image import --name a:b rootfs.tar",
-        "halectl --address /run/h.sock version -o json",
-        "halectl get pods a kube-system/b pod/c",
-        "halectl get pod/web",
-        "halectl get pods -l a=b,c!=d -A -w",
-        "halectl describe pods -l a",
-        "halectl health a b",
-        "halectl wait pods -l a=b --for=jsonpath={.status.phase}=Running --timeout=1m30s",
-        "halectl logs -l a=b --all-containers --since 5m --tail -1",
-        "halectl logs a b -f --since-time 2026-01-02T03:04:05Z --prefix",
-        "halectl exec -it web -- sh",
-        "halectl exec web --timeout 3 -- sh",
-        "halectl attach -it web --detach-keys ctrl-a,d",
-        "halectl port-forward web 80 8080:80 :http --address 127.0.0.1,::1",
-        "halectl port-forward web 80 --socket /run/h.sock",
-        "halectl cp web:/a b -c app",
-        "halectl delete pods --all -A",
-        "halectl delete pods -l a=b --ignore-not-found",
-        "halectl completion zsh",
-        "halectl man /tmp",
-        "halectl config",
-    ] {
-        parse(good).unwrap_or_else(|error| panic!("{good}: {error}"));
-    }
-    for bad in [
-        "halectl",
-        "halectl apply",
-        "halectl get",
-        "halectl get services",
-        "halectl get pods web -A",
-        "halectl exec web",
-        "halectl exec web ls",
-        "halectl exec -i --timeout 1 web -- ls",
-        "halectl get pods -l a=(",
-        "halectl get pods web -l a=b",
-        "halectl logs",
-        "halectl logs web --since yesterday",
-        "halectl logs web -c a --all-containers",
-        "halectl wait pods web --for=jsonpath=status",
-        "halectl port-forward web",
-        "halectl port-forward web 80 --address somewhere",
-        "halectl cp web:/a",
-        "halectl delete pods --all a",
-        "halectl completion tcsh",
-        "halectl delete",
-        "halectl delete pod a -f b",
-        "halectl logs -f -p web",
-        "halectl image rm",
-        "halectl --address tcp://x version",
-    ] {
-        let error = parse(bad).expect_err(bad);
-        assert_eq!(error.exit_code(), 2, "{bad}");
-    }
-    let Command::Exec(exec) = parse("halectl exec web -- ls -l --color").unwrap().command else {
-        panic!()
-    };
-    assert_eq!(exec.command, ["ls", "-l", "--color"]);
-}
-
 /// A manifest's pod with an init container that has passed and a main one that was restarted.
 fn whole() -> Pod {
     let mut init = container("init", "Terminated", "Completed");
@@ -368,40 +290,6 @@ fn a_log_of_several_says_whose_line_it_is() {
     assert_eq!(logs::prefix(&pod, "app", false, None), "[web/app] ");
     assert_eq!(logs::prefix(&pod, "app", true, None), "[default/web/app] ");
     assert_eq!(logs::prefix(&pod, "app", false, Some(7)), "\u{1b}[33m[web/app]\u{1b}[0m ");
-}
-
-#[test]
-fn every_command_has_an_example_and_a_word_on_every_option() {
-    fn check(command: &clap::Command, path: &str) {
-        let path = format!("{path} {}", command.get_name());
-        let told = command.get_about().is_some();
-        assert!(told, "{path} has no description");
-        for argument in command.get_arguments().filter(|argument| !argument.is_hide_set()) {
-            let known = ["reference", "images", "shell"].contains(&argument.get_id().as_str());
-            assert!(argument.get_help().is_some() || known, "{path}: {}", argument.get_id());
-        }
-        for sub in command.get_subcommands().filter(|sub| !sub.is_hide_set()) {
-            let example = sub.get_after_help().map(ToString::to_string).unwrap_or_default();
-            let own = command.get_name() == "image";
-            assert!(
-                own || example.contains("halectl "),
-                "{path} {} has no example",
-                sub.get_name()
-            );
-            check(sub, &path);
-        }
-    }
-    check(&Options::command(), "");
-}
-
-#[test]
-fn times_are_seconds_or_have_units() {
-    let read = |text: &str| text.parse::<Span>().map(|span| span.0.as_millis());
-    assert_eq!(read("90"), Ok(90_000));
-    assert_eq!(read("1d1h1m1s1ms"), Ok(90_061_001));
-    for bad in ["", "m", "1.5s", "-1", "1y", "99999999999999999999s", "18446744073709551615d"] {
-        read(bad).expect_err(bad);
-    }
 }
 
 #[test]

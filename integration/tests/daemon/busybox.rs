@@ -8,7 +8,8 @@ use super::{BUSYBOX, Daemon};
 const APPLETS: &[&str] = &[
     "sh", "ls", "cat", "echo", "touch", "rm", "sleep", "id", "ps", "mkdir", "head", "yes", "seq",
     "true", "false", "wget", "nc", "httpd", "hostname", "kill", "dd", "mount", "ip", "ping", "env",
-    "test", "setsid", "nohup", "tail", "wc", "grep", "printf", "od", "awk", "pwd", "date",
+    "test", "setsid", "nohup", "tail", "wc", "grep", "printf", "od", "awk", "pwd", "date", "tar",
+    "stty",
 ];
 
 /// A root file system's tar.
