@@ -3,6 +3,7 @@
 
 mod browser;
 mod page;
+mod traces;
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;

@@ -294,11 +294,12 @@ impl Driver {
         (driver, handle)
     }
 
-    /// Runs until the pod is removed.
-    pub(super) async fn run(mut self) {
+    /// Runs until the pod is removed. `begin`: the span that making the sandbox belongs to.
+    pub(super) async fn run(mut self, begin: Span) {
         if self.record.phase == Phase::Starting {
-            self.begin_sandbox();
+            begin.in_scope(|| self.begin_sandbox());
         }
+        drop(begin);
         let mut cause = Span::none();
         loop {
             // Not held while nothing happens: a span ends with the last who holds it.

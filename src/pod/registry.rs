@@ -123,7 +123,7 @@ impl Pods {
                     let (driver, handle) =
                         Driver::new(self.inner.services.clone(), self.clone(), parts);
                     table.pods.insert(id, handle.clone());
-                    tokio::spawn(driver.run());
+                    tokio::spawn(driver.run(Span::current()));
                     handle
                 }
             }
@@ -286,7 +286,7 @@ impl Pods {
             table.containers.insert(container.id.clone(), handle.id.clone());
         }
         table.pods.insert(handle.id.clone(), handle);
-        tokio::spawn(driver.run());
+        tokio::spawn(driver.run(Span::current()));
     }
 
     /// A new container's id, known from now on.
