@@ -2,6 +2,7 @@
 //! and the page's changes while a pod fails and heals.
 
 mod browser;
+mod dashboard;
 mod page;
 mod traces;
 
@@ -174,6 +175,7 @@ async fn a_heal_is_counted_and_every_open_page_is_told() {
     ] {
         assert!(metrics.contains(series), "no {series} in\n{metrics}");
     }
+    dashboard::asks_only_for_what_is_there(&metrics);
     let delete = wire::DeleteRequest {
         namespace: "default".into(),
         name: "web".into(),
