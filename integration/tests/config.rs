@@ -57,8 +57,8 @@ async fn a_hangup_reloads_what_can_be_and_a_mistake_changes_nothing() {
     reload(&daemon, text, "some that have changed need a restart").await;
     assert!(daemon.log().contains("restart_for=\"stream\""), "{}", daemon.log());
     let now = shown(&daemon).await;
-    assert!(now.contains("backoff_initial: 7200s") && now.contains("info,haled=debug"), "{now}");
-    assert!(!now.contains("port: 1"), "{now}");
+    assert!(now.contains("backoff_initial = \"2h\"") && now.contains("info,haled=debug"), "{now}");
+    assert!(!now.contains("port = 1"), "{now}");
 
     reload(&daemon, "\n[healing]\nbackoff_initial = \"soon\"\n", "stay as they were").await;
     let place = "config.d/10.toml:3: healing.backoff_initial: found \\\"soon\\\"";

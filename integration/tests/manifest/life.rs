@@ -195,14 +195,15 @@ async fn conditions_tell_since_when() {
     let is_ready = |pod: &haled::proto::haled::Pod| since(pod, "Ready").0;
     let ready = until(&daemon, "pod", "readiness", is_ready).await;
     assert!(since(&ready, "Ready").1 > since(&unready, "Ready").1);
-    for kind in ["PodScheduled", "Initialized", "PodReadyToStartContainers"] {
-        assert_eq!(since(&ready, kind), since(&unready, kind), "{kind}");
-    }
-    let noted = since(&ready, "Ready");
+    let same = |pod: &haled::proto::haled::Pod| {
+        for kind in ["PodScheduled", "Initialized", "PodReadyToStartContainers"] {
+            assert_eq!(since(pod, kind), since(&unready, kind), "{kind}");
+        }
+    };
+    same(&ready);
     daemon.kill();
     daemon.launch().await;
-    let after = until(&daemon, "pod", "readiness again", is_ready).await;
-    assert_eq!(since(&after, "Ready"), noted);
+    same(&until(&daemon, "pod", "readiness again", is_ready).await);
     delete(&daemon, "pod").await;
     daemon.nothing_is_left().await;
 }
