@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::fields::{Mistakes, nearest};
+use super::fields::{Mistakes, clipped, nearest, told};
 use super::{BadAnnotation, Heal, Kind, Policy, RestartPolicy, schema};
 
 /// The longest value that is read, in bytes.
@@ -32,7 +32,7 @@ impl Policy {
                 continue;
             }
             any = true;
-            let bad = |why: String| BadAnnotation { key: key.clone(), why };
+            let bad = |why: String| BadAnnotation { key: clipped(key).into_owned(), why };
             if text.len() > MAX_VALUE {
                 return Err(bad(format!("longer than {MAX_VALUE} bytes")));
             }
@@ -74,10 +74,8 @@ impl Policy {
         let value: Value =
             serde_json::from_str(text).map_err(|error| bad(format!("no JSON: {error}")))?;
         let mut mistakes = Mistakes::default();
-        let probe = schema::probe("", &value, kind, None, &mut mistakes).ok_or_else(|| {
-            let lines: Vec<String> = mistakes.0.iter().map(ToString::to_string).collect();
-            bad(lines.join("; "))
-        })?;
+        let probe = schema::probe("", &value, kind, None, &mut mistakes)
+            .ok_or_else(|| bad(told(&mistakes.0, "; ")))?;
         let probes = self.probes.entry(container.to_owned()).or_default();
         let place = match kind {
             Kind::Startup => &mut probes.startup,
@@ -92,7 +90,7 @@ impl Policy {
 fn one_of(found: &str, allowed: &[&str]) -> String {
     let meant = nearest(found, allowed.iter().copied());
     let meant = meant.map(|near| format!(", did you mean \"{near}\"?")).unwrap_or_default();
-    format!("is \"{found}\": {} are allowed{meant}", allowed.join(", "))
+    format!("is \"{}\": {} are allowed{meant}", clipped(found), allowed.join(", "))
 }
 
 /// What was probably meant by a key of haled's that there isn't.

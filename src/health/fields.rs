@@ -1,11 +1,18 @@
 //! Reading JSON objects that people wrote: every mistake with its path, what was found, what
 //! is allowed and, where one is near, the name that was probably meant. Pure.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::ops::RangeInclusive;
 
 use serde_json::{Map, Value};
 
+/// The longest text that is made of mistakes, in bytes. It travels in an HTTP/2 header, where
+/// a byte may become three, and clients take no more than 16 KiB of headers.
+const MAX_TOLD: usize = 4096;
+/// The longest text of one mistake, in bytes: names in it are as long as people wrote them.
+const MAX_LINE: usize = 1024;
 /// How alike two names must be (Jaro-Winkler, 0 to 1) for one to be offered for the other.
 const NEAR: f64 = 0.84;
 
@@ -28,6 +35,37 @@ impl Mistakes {
     pub fn add(&mut self, path: impl Into<String>, what: impl Into<String>) {
         self.0.push(Mistake { path: path.into(), what: what.into() });
     }
+}
+
+/// Mistakes in one text, with `between` between them: as many as are of use, and how many more
+/// there are.
+pub fn told(mistakes: impl IntoIterator<Item = impl Display>, between: &str) -> String {
+    let (mut text, mut left) = (String::new(), 0_usize);
+    for mistake in mistakes {
+        let line = mistake.to_string();
+        let line = clipped(&line);
+        if left > 0 || text.len() + line.len() > MAX_TOLD {
+            left += 1;
+            continue;
+        }
+        if !text.is_empty() {
+            text += between;
+        }
+        text += &line;
+    }
+    if left > 0 {
+        text.extend([between, "and ", &left.to_string(), " more mistakes"]);
+    }
+    text
+}
+
+/// A text that people wrote, in a length that is of use in a message.
+pub fn clipped(line: &str) -> Cow<'_, str> {
+    if line.len() <= MAX_LINE {
+        return line.into();
+    }
+    let end = (0..=MAX_LINE).rev().find(|at| line.is_char_boundary(*at)).unwrap_or(0);
+    format!("{}...", &line[..end]).into()
 }
 
 /// An object and where it stands.

@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::container::config::ContainerConfig;
 use crate::health::Policy;
-use crate::health::fields::Mistake;
+use crate::health::fields::{Mistake, told};
 use crate::network::Dns;
 use crate::oci::model::Propagation;
 use crate::pod::config::SandboxConfig;
@@ -214,9 +214,9 @@ impl std::fmt::Display for Located {
     }
 }
 
-/// Everything wrong with a manifest, in its order: one line each.
+/// Everything wrong with a manifest, in its order: one line each, and no more than are of use.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
+#[error("{}", told(.0, "\n"))]
 pub struct Errors(pub Vec<Located>);
 
 impl Errors {
@@ -226,7 +226,7 @@ impl Errors {
             0 => format!("{name}: {located}"),
             _ => format!("{name}:{located}"),
         };
-        self.0.iter().map(line).collect::<Vec<_>>().join("\n")
+        told(self.0.iter().map(line), "\n")
     }
 }
 

@@ -36,3 +36,23 @@ async fn one_mistake_each() {
     assert!(daemon.pod("pod").await.is_none());
     insta::assert_snapshot!(told);
 }
+
+/// So many that a client would break the connection over the answer.
+#[tokio::test]
+async fn a_wall_of_mistakes_reaches_the_client() {
+    let daemon = Daemon::start_without_network().await;
+    let fields: String =
+        (0..8000).fold(String::new(), |all, at| all + &format!("    imagee{at}: x\n"));
+    let text = pod(&format!("  containers:\n  - name: app\n    image: busybox\n{fields}"));
+    let error = daemon.apply(&text).await.unwrap_err();
+    assert_eq!(error.code(), tonic::Code::InvalidArgument, "{error}");
+    assert!(error.message().ends_with(" more mistakes"), "{}", error.message());
+    let fields: Vec<String> = (0..5000).map(|at| format!("\"é{at}\": 1")).collect();
+    let mut config = daemon.host_sandbox("wall");
+    config.annotations.insert("liveness.haled/app".into(), format!("{{{}}}", fields.join(",")));
+    let request =
+        haled::proto::cri::RunPodSandboxRequest { config: Some(config), ..Default::default() };
+    let error = daemon.runtime().await.run_pod_sandbox(request).await.unwrap_err();
+    assert_eq!(error.code(), tonic::Code::InvalidArgument, "{error}");
+    assert!(error.message().contains("liveness.haled/app"), "{}", error.message());
+}

@@ -332,3 +332,15 @@ fn mistakes_of_user_namespaces_and_image_volumes_are_named_by_their_path() {
         assert!(errors.contains(needle), "{spec}\n{errors}");
     }
 }
+
+#[test]
+fn of_a_wall_of_mistakes_the_first_are_told() {
+    let fields: Vec<String> = (0..5000).map(|at| format!("imagee{at}: y")).collect();
+    let text = mistakes(&format!("{{containers: [{{name: a, image: x, {}}}]}}", fields.join(", ")));
+    assert!(text.len() < 5000, "{}", text.len());
+    assert!(text.starts_with("4:41: spec.containers[0]: unknown field \"imagee0\""), "{text}");
+    assert!(text.ends_with(" more mistakes"), "{text}");
+    let word = "ä".repeat(9000);
+    let long = mistakes(&format!("{{containers: [{{name: a, image: x}}], restartPolicy: {word}}}"));
+    assert!(long.len() < 1100 && long.ends_with("ää..."), "{long}");
+}
