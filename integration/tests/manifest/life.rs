@@ -68,6 +68,76 @@ async fn a_sidecar_starts_before_the_others_and_stops_after_them() {
 }
 
 #[tokio::test]
+async fn a_rule_has_the_whole_pod_begin_again() {
+    let daemon = Daemon::start_with(QUICK).await;
+    let text = shared(
+        &daemon,
+        r"  restartPolicy: Never
+  terminationGracePeriodSeconds: 0
+  initContainers:
+  - {name: init, MOUNTS, command: [sh, -c, 'echo init >> /shared/order']}
+  - {name: side, MOUNTS, restartPolicy: Always, startupProbe: {exec: {command: [ls, /tmp/up]}, periodMilliseconds: 100, failureThreshold: 100}, command: [sh, -c, 'echo side >> /shared/order; touch /tmp/up; exec sleep 600']}
+  containers:
+  - name: app
+    MOUNTS
+    restartPolicy: Never
+    restartPolicyRules: [{action: RestartAllContainers, exitCodes: {operator: In, values: [44]}}]
+    command: [sh, -c, 'echo app >> /shared/order; test $(grep -c app /shared/order) = 2 && exec sleep 600; exit 44']
+",
+    )
+    .replace("    image: busybox, volumeMounts", "    image: busybox\n    volumeMounts");
+    daemon.apply(&text).await.unwrap();
+    let again = until(&daemon, "pod", "the second time", |pod| {
+        pod.containers[0].restart_count == 1 && pod.containers[0].state == "Running"
+    })
+    .await;
+    assert_eq!(order(&daemon), ["init", "side", "app", "init", "side", "app"]);
+    assert_eq!(again.phase, "Running");
+    assert_eq!(again.containers[0].last.as_ref().unwrap().exit_code, 44);
+    for init in &again.init_containers {
+        assert_eq!(init.restart_count, 1, "{}", init.name);
+    }
+    delete(&daemon, "pod").await;
+    daemon.nothing_is_left().await;
+}
+
+#[tokio::test]
+async fn of_the_dead_attempts_the_newest_is_kept() {
+    let daemon = Daemon::start_with(QUICK).await;
+    let text = shared(
+        &daemon,
+        "  terminationGracePeriodSeconds: 0\n  containers: [{name: app, MOUNTS, command: [sh, -c, 'echo x >> /shared/order; n=$(wc -l < /shared/order); echo run $n; test $n = 4 && exec sleep 600; exit 3']}]\n",
+    );
+    daemon.apply(&text).await.unwrap();
+    let pod = until(&daemon, "pod", "the fourth time", |pod| {
+        pod.containers[0].restart_count == 3 && pod.containers[0].state == "Running"
+    })
+    .await;
+    let began = std::time::Instant::now();
+    loop {
+        let all = daemon.containers(&pod.sandbox_id).await;
+        let attempt = |c: &haled::proto::cri::Container| c.metadata.as_ref().unwrap().attempt;
+        let mut attempts: Vec<u32> = all.iter().map(attempt).collect();
+        attempts.sort_unstable();
+        if attempts == [2, 3] {
+            break;
+        }
+        assert!(began.elapsed() < crate::daemon::PATIENCE, "{attempts:?}\n{}", daemon.log());
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    let request = haled::proto::haled::LogsRequest {
+        namespace: "default".into(),
+        pod: "pod".into(),
+        previous: true,
+        ..Default::default()
+    };
+    let mut log = daemon.haled().await.logs(request).await.unwrap().into_inner();
+    assert_eq!(log.message().await.unwrap().unwrap().line, "run 3");
+    delete(&daemon, "pod").await;
+    daemon.nothing_is_left().await;
+}
+
+#[tokio::test]
 async fn restart_policies_and_exit_codes_give_the_phase() {
     let daemon = Daemon::start_with(QUICK).await;
     let once = |policy: &str, code: u8| {
