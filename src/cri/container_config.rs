@@ -263,7 +263,9 @@ fn apparmor(security: &cri::LinuxContainerSecurityContext) -> Result<Option<Prof
             cri::security_profile::ProfileType::RuntimeDefault => Profile::RuntimeDefault,
             cri::security_profile::ProfileType::Unconfined => Profile::Unconfined,
             cri::security_profile::ProfileType::Localhost => {
-                Profile::Localhost(profile.localhost_ref.clone())
+                // The field needs no prefix, but some clients write one as in the older field.
+                let name = &profile.localhost_ref;
+                Profile::Localhost(name.strip_prefix("localhost/").unwrap_or(name).to_owned())
             }
         }));
     }
@@ -353,6 +355,22 @@ mod tests {
             },
             "run_as_group",
         );
+    }
+
+    #[test]
+    fn an_apparmor_profile_is_the_same_with_a_prefix() {
+        for name in ["profile", "localhost/profile"] {
+            let profile = cri::SecurityProfile {
+                profile_type: cri::security_profile::ProfileType::Localhost.into(),
+                localhost_ref: name.to_owned(),
+            };
+            let security = cri::LinuxContainerSecurityContext {
+                apparmor: Some(profile),
+                ..Default::default()
+            };
+            let parsed = apparmor(&security).unwrap();
+            assert_eq!(parsed, Some(Profile::Localhost("profile".to_owned())));
+        }
     }
 
     #[test]
