@@ -78,6 +78,14 @@ demo: setup-demo build helpers ## run a pod, see its liveness probe fail and the
 conformance: setup build helpers ## crictl's pod life and critest (needs the go command)
 	HALED=$(abspath target/release/haled) HALED_HELPERS=$(HALED_HELPER_DIR) integration/conformance/run
 
+.PHONY: vm-test
+vm-test: setup helpers ## in a virtual machine: tests of cgroup v2, AppArmor, OOM, user namespaces (root)
+	@CARGO='$(CARGO)' integration/vm/test
+
+.PHONY: conformance-vm
+conformance-vm: setup build helpers ## in a virtual machine: critest's specs of the same (root, the go command)
+	HALED=$(abspath target/release/haled) HALED_HELPERS=$(HALED_HELPER_DIR) integration/vm/conformance
+
 .PHONY: bench
 bench: setup helpers ## what a pod and a probe cost, beside bare runc, CNI and connections (root)
 	$(CARGO) bench --bench pods --bench probes
