@@ -8,6 +8,7 @@ use std::process::Stdio;
 use rustix::fs::{Gid, Uid, fchown};
 use rustix::io::{Errno, ioctl_fionbio, read, write};
 use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer};
 use rustix::termios::{Winsize, tcsetwinsize};
 
 use super::attach::{Attached, Said};
@@ -50,6 +51,9 @@ pub(super) struct Streams {
     stdin: Option<OwnedFd>,
     /// `out` is a terminal.
     terminal: bool,
+    /// A terminal's end of the container, never used: while anyone holds it open, the
+    /// container may close all of its own and open them again.
+    held: Option<OwnedFd>,
     /// Closed by the end of the first attached client's input.
     stdin_once: bool,
     /// Input that the container hasn't room for yet; no more is taken meanwhile.
@@ -78,6 +82,7 @@ impl Streams {
             err: Some(err),
             stdin: None,
             terminal: false,
+            held: None,
             stdin_once: spec.stdin_once && !spec.tty,
             input: Vec::new(),
             attached: Vec::new(),
@@ -113,7 +118,23 @@ impl Streams {
         self.err = None;
         self.out = Some(master);
         self.terminal = true;
+        self.hold_terminal();
         Ok(())
+    }
+
+    /// Holds a terminal's other end open, whatever the container does with its own. Gives
+    /// whether it is held now.
+    fn hold_terminal(&mut self) -> bool {
+        let Some(master) = self.out.as_ref().filter(|_| self.terminal) else { return false };
+        let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+        match ioctl_tiocgptpeer(master, flags) {
+            Ok(held) => self.held = Some(held),
+            Err(error) => {
+                complain(format_args!("cannot hold a terminal open: {error}"));
+                self.held = None;
+            }
+        }
+        self.held.is_some()
     }
 
     /// The streams that may still give output.
@@ -138,7 +159,10 @@ impl Streams {
                 length
             }
             Err(Errno::AGAIN | Errno::INTR) => 0,
-            // End of file; for a terminal EIO says the same.
+            // Hung up (vhangup(2)), and all that were open with it, the one held here too. What
+            // the container opens from now on is a terminal again.
+            Err(Errno::IO) if side == Side::Out && self.hold_terminal() => 0,
+            // End of file.
             Ok(_) | Err(_) => {
                 self.close(side, scratch);
                 0

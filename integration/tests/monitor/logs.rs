@@ -24,6 +24,22 @@ async fn a_terminal_is_one_stream() {
 }
 
 #[tokio::test]
+async fn a_terminal_that_is_closed_can_be_opened_again() {
+    let house = House::new();
+    let (monitor, mut notices) = house.spawn().await;
+    // Closed long enough for the monitor to see it.
+    let script = "echo before; exec <&- >&- 2>&-; sleep 0.5; exec >/dev/tty; echo after; exit 6";
+    let mut spec = house.bundle("tty", &["/bin/sh", "-c", script], |config| {
+        config["process"]["terminal"] = json!(true);
+    });
+    spec.tty = true;
+    monitor.start(spec).await.unwrap();
+    assert_eq!(notices.exit_of("tty").await.code, 6);
+    assert_eq!(house.output("tty"), "before\nafter\n");
+    monitor.shutdown().await.unwrap();
+}
+
+#[tokio::test]
 async fn standard_input_is_null_or_kept_open() {
     let house = House::new();
     let (monitor, mut notices) = house.spawn().await;
