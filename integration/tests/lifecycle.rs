@@ -160,6 +160,40 @@ async fn exec_keeps_its_time_limit_and_takes_every_descendant_along() {
     assert!(error.message().contains("no-such-command"), "{error}");
 }
 
+/// The tests' process must not become the reaper of everything: this test runs again in one of
+/// its own.
+#[test]
+fn a_command_at_its_limit_is_left_to_no_init() {
+    const ALONE: &str = "HALED_TEST_ALONE";
+    if std::env::var_os(ALONE).is_none() {
+        let mut again = std::process::Command::new(std::env::current_exe().unwrap());
+        again.args(["--exact", "lifecycle::a_command_at_its_limit_is_left_to_no_init"]);
+        let output = again.env(ALONE, "1").output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && said.contains("1 passed"), "{said}");
+        return;
+    }
+    // As an init is to the daemon: whoever has lost its parent comes here, and nobody reaps it.
+    nix::sys::prctl::set_child_subreaper(true).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let daemon = Daemon::start().await;
+        let pod = daemon.run(&daemon.sandbox("limit")).await;
+        let id = daemon.run_container(&pod, Daemon::container("app", "exec sleep 600")).await;
+        for _ in 0..3 {
+            let error = daemon.try_exec(&id, &["tail", "-f", "/dev/null"], 1).await.unwrap_err();
+            assert_eq!(error.code(), Code::DeadlineExceeded, "{error}");
+        }
+        let own = std::process::id().to_string();
+        let orphans: Vec<String> = std::fs::read_dir("/proc")
+            .unwrap()
+            .filter_map(|entry| std::fs::read_to_string(entry.ok()?.path().join("stat")).ok())
+            .filter(|stat| stat.contains("(tail) Z ") && stat.split(' ').nth(3) == Some(&own))
+            .collect();
+        assert!(orphans.is_empty(), "{orphans:?}");
+    });
+}
+
 #[tokio::test]
 async fn what_cannot_be_done_says_which_why_and_what_to_do() {
     let daemon = Daemon::start().await;

@@ -170,15 +170,17 @@ impl Traces {
         self.delete_dir();
     }
 
-    /// Kills the command and all below it, for where no cgroup holds them together.
-    fn kill_family(&self) {
+    /// Kills the command and all below it, also where no cgroup holds them together. Gives
+    /// whether it runs. Blocks.
+    fn kill_family(&self) -> bool {
         let pid = std::fs::read_to_string(self.dir().join(PID_FILE)).ok();
-        let Some(pid) = pid.and_then(|text| text.trim().parse().ok()) else { return };
+        let Some(pid) = pid.and_then(|text| text.trim().parse().ok()) else { return false };
         // The number of one that has ended may be another's by now.
         if !cgroup::processes(&self.cgroup).is_ok_and(|inside| inside.contains(&pid)) {
-            return;
+            return false;
         }
         kill(&process::family(pid), &self.cgroup);
+        true
     }
 
     fn delete_dir(&self) {
@@ -263,9 +265,16 @@ impl Scratch {
     /// Ends the command and its descendants, and waits for that.
     async fn kill(mut self, child: &mut Child) {
         self.over = true;
-        // The runtime first: it must not start what is killed next.
-        self.kill_group();
-        drop(timeout(LINGER, child.wait()).await);
+        // A command that runs goes before its keeper, which then reaps it and ends: an orphan
+        // would be left to the machine's init, and where that is a container's, for ever.
+        let traces = self.traces.clone();
+        let killed = tokio::task::spawn_blocking(move || traces.kill_family()).await;
+        let reaped = killed.is_ok_and(|runs| runs) && timeout(LINGER, child.wait()).await.is_ok();
+        if !reaped {
+            // Else the runtime first: it must not start what is killed next.
+            self.kill_group();
+            drop(timeout(LINGER, child.wait()).await);
+        }
         let traces = self.traces.clone();
         if tokio::task::spawn_blocking(move || traces.end()).await.is_err() {
             let cgroup = &self.traces.cgroup;
