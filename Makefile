@@ -50,6 +50,7 @@ setup-demo: toolchain ## install what the demo needs
 .PHONY: setup
 setup: toolchain ## install what the demo and the tests need, and say what is installed
 	@integration/packages $(TEST_PACKAGES)
+	@integration/criu || echo 'note: there is no CRIU: the tests of checkpoints will say that they were left out'
 
 .PHONY: build
 build: toolchain ## build haled and halectl for use, into target/release

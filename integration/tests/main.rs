@@ -5,6 +5,7 @@
 #![allow(missing_docs, unreachable_pub, clippy::large_futures)]
 
 mod architecture;
+mod checkpoint;
 mod cli;
 mod config;
 mod daemon;

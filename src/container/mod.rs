@@ -4,6 +4,7 @@
 //! here holds a list of containers or decides that one be restarted.
 
 pub mod attach;
+pub mod checkpoint;
 pub mod config;
 pub mod create;
 pub mod exec;
@@ -83,6 +84,22 @@ pub enum Error {
         id: ContainerId,
         /// The runtime's words.
         why: String,
+    },
+    /// It could not be written to an archive; it runs as before.
+    #[error("container {id} can't be checkpointed: {why}")]
+    Checkpoint {
+        /// Which.
+        id: ContainerId,
+        /// What is missing, or the runtime's or CRIU's words.
+        why: String,
+    },
+    /// That took too long, and was given up.
+    #[error("the checkpoint of container {id} took longer than {} s", limit.as_secs())]
+    CheckpointTimeout {
+        /// Which.
+        id: ContainerId,
+        /// The limit.
+        limit: std::time::Duration,
     },
     /// A command could not be started.
     #[error("command {command} can't be run in container {id}: {why}")]

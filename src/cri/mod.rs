@@ -6,6 +6,7 @@
 
 mod attach;
 mod batches;
+mod checkpoint;
 mod classes;
 mod container;
 mod container_config;

@@ -232,9 +232,9 @@ impl RuntimeService for Face {
 
     async fn checkpoint_container(
         &self,
-        _request: Request<cri::CheckpointContainerRequest>,
+        request: Request<cri::CheckpointContainerRequest>,
     ) -> Result<Response<cri::CheckpointContainerResponse>, Status> {
-        unbuilt("CheckpointContainer")
+        Face::checkpoint_container(self, request.into_inner()).await.map(Response::new)
     }
 
     async fn get_container_events(

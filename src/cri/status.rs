@@ -53,8 +53,12 @@ fn of_container(error: &ContainerError) -> Code {
     match error {
         ContainerError::Invalid(_) => Code::InvalidArgument,
         ContainerError::Image(error) => image_code(error),
-        ContainerError::Update { .. } => Code::FailedPrecondition,
-        ContainerError::ExecTimeout { .. } => Code::DeadlineExceeded,
+        ContainerError::Update { .. } | ContainerError::Checkpoint { .. } => {
+            Code::FailedPrecondition
+        }
+        ContainerError::ExecTimeout { .. } | ContainerError::CheckpointTimeout { .. } => {
+            Code::DeadlineExceeded
+        }
         ContainerError::Monitor { source, .. } if source.is_gone() => Code::Unavailable,
         ContainerError::Oci(error) if error.is_bad_request() => Code::InvalidArgument,
         ContainerError::Oci(_)

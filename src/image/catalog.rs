@@ -340,6 +340,11 @@ impl Catalog {
         result
     }
 
+    /// The layers that a container's root file system stands on, the lowest first.
+    pub(super) fn rootfs_chain(&self, container: &str) -> Option<Vec<Digest>> {
+        self.lock().rootfs.get(container).map(|record| record.chain.clone())
+    }
+
     /// The containers with a root file system.
     pub(super) fn rootfs(&self) -> Vec<String> {
         self.lock().rootfs.keys().cloned().collect()

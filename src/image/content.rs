@@ -185,9 +185,16 @@ pub(super) fn sync_dir(dir: &Path) -> Result<(), Error> {
     File::open(dir).and_then(|dir| dir.sync_all()).map_err(Error::disk("sync", dir))
 }
 
-/// A scratch file or directory, removed when dropped.
+/// A scratch file or directory, removed when dropped, and at the next start where that failed.
 #[derive(Debug)]
-pub(super) struct Scratch(pub(super) PathBuf);
+pub struct Scratch(pub(super) PathBuf);
+
+impl Scratch {
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
 
 impl Drop for Scratch {
     fn drop(&mut self) {

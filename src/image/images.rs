@@ -1,5 +1,6 @@
 //! The room's face: every call of the others comes through here.
 
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,7 +8,7 @@ use std::time::Duration;
 use tokio::io::AsyncRead;
 
 use super::catalog::Catalog;
-use super::content::Content;
+use super::content::{Content, Scratch};
 use super::layer::Layers;
 use super::pull::{Flights, Turns, blocking};
 use super::reference::Reference;
@@ -204,6 +205,34 @@ impl Images {
                 label: label.as_deref(),
             };
             inner.rootfs.prepare(catalog, content, layers, &container, &wanted)
+        })
+        .await
+    }
+
+    /// A new directory on the disk of the images, for root alone.
+    pub async fn scratch(&self) -> Result<Scratch, Error> {
+        let inner = Arc::clone(&self.inner);
+        blocking("making a directory", move || {
+            let scratch = Scratch(inner.content.scratch());
+            std::fs::DirBuilder::new()
+                .mode(0o700)
+                .create(&scratch.0)
+                .map_err(Error::disk("make the directory", &scratch.0))?;
+            Ok(scratch)
+        })
+        .await
+    }
+
+    /// Writes what a container has added to its root file system into a new archive, and gives
+    /// the paths that it has deleted. Nothing may write there meanwhile.
+    pub async fn changes(
+        &self,
+        container: &ContainerId,
+        archive: PathBuf,
+    ) -> Result<Vec<PathBuf>, Error> {
+        let (inner, container) = (Arc::clone(&self.inner), container.clone());
+        blocking("saving a root file system", move || {
+            inner.rootfs.changes(&inner.catalog, &inner.layers, &container, &archive)
         })
         .await
     }

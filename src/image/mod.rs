@@ -10,6 +10,7 @@
 mod archive;
 mod catalog;
 mod challenge;
+mod changes;
 mod content;
 mod digest;
 mod error;
@@ -28,6 +29,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+pub use content::Scratch;
 pub use error::{Error, StoreFailed};
 pub use images::Images;
 use images::Inner;

@@ -15,7 +15,7 @@ use super::catalog::{Catalog, RootfsRecord, VolumeRecord};
 use super::content::{Content, Scratch};
 use super::digest::Digest;
 use super::layer::{Layers, copy_root};
-use super::{Error, Image, Owners, Prepared};
+use super::{Error, Image, Owners, Prepared, changes};
 use crate::id::ContainerId;
 use crate::meter::{self, System};
 use crate::sys::overlay::{Changes, Overlay};
@@ -167,6 +167,24 @@ impl RootFileSystems {
         let lower = Lower::new(home, layers, chain, 2, owners)?;
         Overlay { lower: &lower.paths(), changes: None, label }.attach(target)?;
         lower.detach()
+    }
+
+    /// Writes what a container has changed; as [`changes::write`] has it.
+    pub(super) fn changes(
+        &self,
+        catalog: &Catalog,
+        layers: &Layers,
+        container: &ContainerId,
+        archive: &Path,
+    ) -> Result<Vec<PathBuf>, Error> {
+        let fault = |cause: String| Error::Rootfs { container: container.to_string(), cause };
+        let chain = catalog.rootfs_chain(container.as_str());
+        let chain = chain.ok_or_else(|| fault("it has none".to_owned()))?;
+        let lower: Vec<PathBuf> = chain.iter().rev().map(|id| layers.tree(id)).collect();
+        std::fs::File::create_new(archive)
+            .map(std::io::BufWriter::new)
+            .and_then(|file| changes::write(&self.upper(container), &lower, file))
+            .map_err(|error| fault(format!("its changes can't be saved: {error}")))
     }
 
     /// Unmounts and deletes. Not there: no error.

@@ -8,6 +8,7 @@ mod apparmor;
 mod build;
 mod capability;
 mod cdi;
+pub mod checkpoint;
 mod command;
 mod devices;
 mod error;

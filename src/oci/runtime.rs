@@ -265,7 +265,7 @@ impl Runtime {
     }
 
     /// Runs to the end within a limit, measured. Gives the standard output.
-    async fn run(
+    pub(super) async fn run(
         &self,
         command: Command,
         verb: &'static str,
@@ -327,7 +327,7 @@ pub fn log_words(log: &Path) -> Option<String> {
     last_words(&log_tail(log)?)
 }
 
-fn log_tail(log: &Path) -> Option<String> {
+pub(super) fn log_tail(log: &Path) -> Option<String> {
     use std::io::{Read as _, Seek as _, SeekFrom};
     let mut file = std::fs::File::open(log).ok()?;
     let length = file.metadata().ok()?.len();
@@ -375,7 +375,7 @@ async fn bounded(stream: Option<impl tokio::io::AsyncRead + Unpin>) -> String {
 }
 
 /// An id becomes an argument and a path segment.
-fn check_id(id: &str) -> Result<(), Error> {
+pub(super) fn check_id(id: &str) -> Result<(), Error> {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_+.-".contains(&byte);
     let first = id.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric());
     if first && id.len() <= 255 && id.bytes().all(plain) {

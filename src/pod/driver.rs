@@ -26,6 +26,7 @@ use super::sandbox::{self, Up};
 use super::update::{Changed, Limits};
 use super::view::{ContainerView, PodView};
 use super::{Error, Result, Services, events, hooks};
+use crate::container::checkpoint::Wanted;
 use crate::container::config::ContainerConfig;
 use crate::container::record::ContainerRecord;
 use crate::container::state::{Ended, Init, State, nanos};
@@ -67,6 +68,7 @@ pub(super) enum Call {
     ReopenLog(ContainerId, Reply<()>),
     Update(ContainerId, Box<Limits>, Reply<()>),
     UpdateSandbox(Box<SandboxResources>, Reply<()>),
+    Checkpoint(ContainerId, Box<Wanted>, Reply<()>),
     StopSandbox(Reply<()>),
     RemoveSandbox(Reply<()>),
 }
@@ -84,6 +86,7 @@ pub(super) enum Done {
     SandboxUpdate(Box<SandboxResources>, Reply<()>, std::result::Result<(), Error>),
     /// Plugins have heard of a container's end, for which these have waited.
     EndTold(Vec<Reply<()>>),
+    Checkpointed(ContainerId, std::result::Result<(), Error>),
     Probed(ContainerId, Kind, Option<Outcome>, Duration),
     PostStarted(ContainerId, hooks::Failure),
     PreStopped(ContainerId, hooks::Failure),
@@ -112,10 +115,18 @@ impl Answers {
 /// What is being done to a container by a child task.
 pub(super) enum Work {
     None,
-    Creating { waiters: Vec<Reply<ContainerId>>, then_start: bool },
-    Starting { waiters: Vec<Reply<()>>, ended: Option<Exit> },
+    Creating {
+        waiters: Vec<Reply<ContainerId>>,
+        then_start: bool,
+    },
+    Starting {
+        waiters: Vec<Reply<()>>,
+        ended: Option<Exit>,
+    },
     Removing,
     Updating(Reply<()>),
+    /// It stands still.
+    Checkpointing(Reply<()>),
 }
 
 /// A stop that has begun.
@@ -146,6 +157,11 @@ pub(super) struct Container {
 }
 
 impl Container {
+    /// Its processes are frozen, so that no probe could succeed.
+    pub(super) fn stands_still(&self) -> bool {
+        matches!(self.work, Work::Checkpointing(_))
+    }
+
     /// Nothing runs and nothing is being done.
     pub(super) fn is_quiet(&self) -> bool {
         matches!(self.work, Work::None)
@@ -377,6 +393,7 @@ impl Driver {
             Call::Remove(id, reply) => self.remove(&id, reply),
             Call::ReopenLog(id, reply) => self.reopen_log(&id, reply),
             Call::Update(id, change, reply) => self.update(&id, *change, reply),
+            Call::Checkpoint(id, wanted, reply) => self.checkpoint(&id, *wanted, reply),
             Call::UpdateSandbox(change, reply) => self.update_sandbox(*change, reply),
             Call::StopSandbox(reply) if self.record.phase == Phase::Stopped => {
                 self.answers.add(reply, Ok(()));
@@ -433,6 +450,7 @@ impl Driver {
                     self.answers.add(reply, Ok(()));
                 }
             }
+            Done::Checkpointed(id, result) => self.checkpointed(&id, result),
             Done::Probed(id, kind, outcome, took) => self.probed(&id, kind, outcome, took),
             Done::PostStarted(id, failure) => self.post_started(&id, failure),
             Done::PreStopped(id, failure) => self.pre_stopped(&id, failure),

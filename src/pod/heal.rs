@@ -51,6 +51,9 @@ impl Driver {
         }
         let now = Instant::now();
         for at in 0..self.containers.len() {
+            if self.containers[at].stands_still() {
+                continue;
+            }
             if let Some(prober) = &mut self.containers[at].prober {
                 for (kind, probe) in prober.due(now.into_std()) {
                     self.run_probe(at, kind, probe);
@@ -76,7 +79,8 @@ impl Driver {
         if !matches!(self.record.phase, Phase::Ready { .. }) {
             return None;
         }
-        let probes = self.containers.iter().filter_map(|c| c.prober.as_ref()?.next_wake());
+        let moving = self.containers.iter().filter(|c| !c.stands_still());
+        let probes = moving.filter_map(|c| c.prober.as_ref()?.next_wake());
         // `auto` looks whether its orchestrator is still there.
         let presence = (policy.heal == Heal::Auto)
             .then(|| Instant::now() + self.services.presence.look_every());
@@ -133,6 +137,8 @@ impl Driver {
         let Some(at) = self.find(id) else { return };
         self.note_run(at, kind, outcome.as_ref().map(|outcome| outcome.success), took);
         let container = &mut self.containers[at];
+        // What it came to while the container stood still is no fault of the container's.
+        let outcome = outcome.filter(|_| !container.stands_still());
         let Some(prober) = &mut container.prober else { return };
         let (now, wall) = (Instant::now().into_std(), SystemTime::now());
         let Some(outcome) = outcome else { return prober.dropped(kind, now) };

@@ -5,6 +5,7 @@
 //! the published [`view`]. No gRPC type and no manifest comes here.
 
 pub mod changes;
+mod checkpoint;
 pub mod config;
 mod driver;
 pub mod events;

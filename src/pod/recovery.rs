@@ -180,8 +180,16 @@ async fn find_again(
                 tracing::error!(container = %container, %error, "cannot remove it");
             }
         } else {
-            let ended = tokio::task::spawn_blocking(move || exec::end_leftovers(&place)).await;
-            if let Err(error) = ended {
+            let ended = tokio::task::spawn_blocking(move || {
+                // A checkpoint was cut off; nothing else freezes a container.
+                match cgroup::thaw(&place.cgroup) {
+                    Ok(false) => {}
+                    Ok(true) => tracing::warn!(container = %place.id, "it stood still: it goes on"),
+                    Err(error) => tracing::error!(container = %place.id, %error, "cannot thaw it"),
+                }
+                exec::end_leftovers(&place);
+            });
+            if let Err(error) = ended.await {
                 tracing::error!(%container, %error, "cannot end what was executed in it");
             }
             whole.push((container, record));

@@ -14,6 +14,7 @@ use super::record::{Origin, Phase, SandboxRecord};
 use super::update::Limits;
 use super::view::{ContainerView, PodView};
 use super::{Error, Result, Services, sandbox};
+use crate::container::checkpoint::Wanted;
 use crate::container::config::ContainerConfig;
 use crate::container::exec::{self, Output};
 use crate::container::state::{State, nanos};
@@ -194,6 +195,12 @@ impl Pods {
         let handle = self.handle_of(id)?;
         let limits = Limits::OfPlugin(change);
         ask(&handle, |reply| Call::Update(id.clone(), Box::new(limits), reply)).await
+    }
+
+    /// Writes a running container to an archive; it runs on.
+    pub async fn checkpoint(&self, id: &ContainerId, wanted: Wanted) -> Result<()> {
+        let handle = self.handle_of(id)?;
+        ask(&handle, |reply| Call::Checkpoint(id.clone(), Box::new(wanted), reply)).await
     }
 
     /// Records what a pod as a whole may take. The pod's cgroup is not haled's to write: who

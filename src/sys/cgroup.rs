@@ -4,6 +4,7 @@
 //! every hierarchy. Where the hierarchies are is read from the kernel once. Limits are not
 //! written here: the OCI runtime does that.
 
+mod freezer;
 mod hierarchies;
 mod kill;
 mod limits;
@@ -15,6 +16,7 @@ use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+pub use freezer::thaw;
 use hierarchies::{Hierarchies, hierarchies};
 pub use limits::Limits;
 

@@ -28,6 +28,8 @@ pub struct Daemon {
     process: Option<Child>,
     dir: tempfile::TempDir,
     cgroup: String,
+    /// Found before all else in the daemon's PATH.
+    pub programs: Option<PathBuf>,
 }
 
 impl Daemon {
@@ -51,7 +53,8 @@ impl Daemon {
         let name = dir.path().file_name().unwrap().to_str().unwrap().to_owned();
         let ready = dir.path().join("namespaces-ready");
         let holder = namespaces(&ready);
-        let mut daemon = Self { holder, process: None, dir, cgroup: format!("/{name}") };
+        let cgroup = format!("/{name}");
+        let mut daemon = Self { holder, process: None, dir, cgroup, programs: None };
         daemon.until("namespaces", || ready.exists()).await;
         daemon.configure(network, settings);
         daemon.launch().await;
@@ -119,6 +122,7 @@ impl Daemon {
             .arg(self.path("state"))
             .arg("--listen")
             .arg(self.socket())
+            .env("PATH", self.search_path())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
@@ -139,6 +143,12 @@ impl Daemon {
             assert!(began.elapsed() < PATIENCE, "haled does not serve: {}", self.log());
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
+    }
+
+    fn search_path(&self) -> std::ffi::OsString {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let dirs = self.programs.iter().cloned().chain(std::env::split_paths(&path));
+        std::env::join_paths(dirs).unwrap()
     }
 
     /// The daemon's own.
