@@ -216,6 +216,7 @@ async fn about(config: &Config, reload: &Reload, services: &Services) -> About {
     About {
         config: reload.shown(),
         seccomp_dir: config.runtime.seccomp_dir.clone(),
+        restore_checkpoints: config.runtime.restore_checkpoints,
         recursive_readonly,
         user_namespaces: can_map_users(&config.root, &services.pause).await,
     }

@@ -58,6 +58,8 @@ pub struct RuntimeConfig {
     pub cgroup_parent: String,
     /// Where Localhost seccomp profiles with a relative path are. `/var/lib/kubelet/seccomp`.
     pub seccomp_dir: PathBuf,
+    /// Whether a container may go on from a checkpoint. false.
+    pub restore_checkpoints: bool,
 }
 
 /// `[runtime.handlers.NAME]`.

@@ -113,6 +113,7 @@ fn runtime(mut section: Section<'_, '_>, config: &mut RuntimeConfig) {
     section.set("default_handler", &mut config.default_handler);
     section.set("cgroup_parent", &mut config.cgroup_parent);
     section.set("seccomp_dir", &mut config.seccomp_dir);
+    section.set("restore_checkpoints", &mut config.restore_checkpoints);
     for (name, mut handler) in section.tables("handlers") {
         let known = config.handlers.entry(name).or_insert_with_key(|name| named(name));
         handler.set("path", &mut known.path);
@@ -232,6 +233,7 @@ impl Default for RuntimeConfig {
             handlers: ["runc", "crun"].map(handler).into(),
             cgroup_parent: "/haled".into(),
             seccomp_dir: "/var/lib/kubelet/seccomp".into(),
+            restore_checkpoints: false,
         }
     }
 }

@@ -52,6 +52,9 @@ pub struct ContainerConfig {
     pub security: Security,
     /// Limits.
     pub resources: Resources,
+    /// An archive of a checkpoint that it goes on from.
+    #[serde(default)]
+    pub checkpoint: Option<PathBuf>,
     /// In place of the image's: `SIGTERM`.
     pub stop_signal: Option<String>,
 }

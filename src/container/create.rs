@@ -13,9 +13,10 @@ use tokio::time::{Instant, timeout_at};
 
 use super::config::ContainerConfig;
 use super::record::RunsAs;
-use super::{Error, Place};
+use super::{Error, Place, restore};
 use crate::image::{Image, Images, Owners};
 use crate::oci;
+use crate::oci::checkpoint::CRIU_CONFIG_ANNOTATION;
 use crate::oci::model::{PidMode, Sharing};
 use crate::sys::userns::IdMaps;
 use crate::sys::{idmap, selinux};
@@ -65,7 +66,15 @@ pub async fn prepare(
     let owners = root.map(|root| Owners { users: around.dir.join("pins/user"), root });
     let labels = oci::labels(&config.security, &around.selinux_level)?;
     let label = labels.as_ref().map(|labels| labels.mount.clone());
-    let prepared = images.prepare(&place.id, image, volumes, owners, label).await?;
+    let prepared = images.prepare(&place.id, image, volumes, owners, label.clone()).await?;
+    let mut restored = None;
+    if let Some(archive) = &config.checkpoint {
+        if around.userns.is_some() {
+            let why = "a container in a user namespace can't go on from a checkpoint";
+            return Err(Error::Invalid(why.to_owned()));
+        }
+        restored = Some(images.restore(&place.id, archive.clone(), label).await?.0);
+    }
     let (place, mut config, around) = (place.clone(), config.clone(), around.clone());
     let defaults = image.defaults.clone();
     let deadline = Instant::now() + SOURCES_LIMIT;
@@ -94,6 +103,14 @@ pub async fn prepare(
             relabel(&config, &sandbox_files, &labels.mount)?;
         }
         map_owners(&mut config, &place.bundle, &around)?;
+        let mut annotations = around.settings.annotations(&around.annotations, &config.annotations);
+        // It names a file of the host that CRIU, which is root there, goes by: haled's own to set.
+        annotations.remove(CRIU_CONFIG_ANNOTATION);
+        if let Some(processes) = restored {
+            let options = restore::prepare(&place, &processes, &around)?;
+            let options = options.to_string_lossy().into_owned();
+            annotations.insert(CRIU_CONFIG_ANNOTATION.to_owned(), options);
+        }
         Ok(oci::build(&oci::Input {
             rootfs: &prepared.rootfs,
             image: oci::ImageDefaults {
@@ -119,7 +136,7 @@ pub async fn prepare(
             namespaces: &namespaces(&config.pid_mode, &around),
             sandbox_files: &sandbox_files,
             cgroup_path: &place.cgroup,
-            annotations: &around.settings.annotations(&around.annotations, &config.annotations),
+            annotations: &annotations,
         })?)
     })
     .await

@@ -11,6 +11,7 @@ pub mod exec;
 pub mod log;
 pub mod record;
 pub mod remove;
+mod restore;
 pub mod rotation;
 pub mod session;
 pub mod start;

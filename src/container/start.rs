@@ -7,13 +7,14 @@ use super::state::Init;
 use super::{Error, Place};
 use crate::meter::{self, System};
 use crate::monitor::client::{Error as MonitorError, Monitor};
-use crate::monitor::wire::StartSpec;
+use crate::monitor::wire::{Restore, StartSpec};
 use crate::oci::Runtime;
+use crate::oci::checkpoint::{RESTORE_LOG, criu_words};
 use crate::sys::cgroup;
 use crate::sys::userns::IdMaps;
 
 /// Runs a created container. `log`: its log file; empty for none. `around`: the ids of its
-/// pod's user namespace.
+/// pod's user namespace. `restore`: what its processes go on from.
 pub async fn start(
     monitor: &Monitor,
     runtime: &Runtime,
@@ -21,7 +22,9 @@ pub async fn start(
     config: &ContainerConfig,
     log: PathBuf,
     around: Option<&IdMaps>,
+    restore: Option<Restore>,
 ) -> Result<Init, Error> {
+    let criu_log = restore.as_ref().map(|restore| restore.work.join(RESTORE_LOG));
     let spec = StartSpec {
         container: place.id.to_string(),
         runtime: runtime.path.clone(),
@@ -35,6 +38,7 @@ pub async fn start(
         oom_events: cgroup::oom_events(&place.cgroup),
         // config.json has it: the runtime sets it before the command runs.
         oom_score_adj: None,
+        restore,
     };
     match meter::timed(System::Oci, &runtime.name, "run", monitor.start(spec)).await {
         Ok(started) => Ok(Init {
@@ -42,7 +46,10 @@ pub async fn start(
             start_ticks: started.init.start_ticks,
             started_at: started.at,
         }),
-        Err(MonitorError::Refused(why)) => Err(Error::Start { id: place.id.clone(), why }),
+        Err(MonitorError::Refused(why)) => {
+            let why = criu_log.and_then(|log| criu_words(&log)).unwrap_or(why);
+            Err(Error::Start { id: place.id.clone(), why })
+        }
         Err(source) => Err(Error::Monitor { id: place.id.clone(), source }),
     }
 }

@@ -9,8 +9,9 @@ use tonic::Status;
 
 use super::Face;
 use super::container::status;
-use super::status::{invalid, of_pod};
+use super::status::{invalid, of_image, of_pod, wrong_state};
 use crate::container::checkpoint::{DEFAULT_LIMIT, Wanted};
+use crate::container::config::ContainerConfig;
 use crate::proto::cri;
 
 impl Face {
@@ -35,7 +36,46 @@ impl Face {
         self.pods.checkpoint(&container.id, wanted).await.map_err(of_pod)?;
         Ok(cri::CheckpointContainerResponse {})
     }
+
+    /// The image is the path of a checkpoint's archive: the container goes on from there, on the
+    /// image that it stood on, which is pulled if need be.
+    pub(super) async fn go_on_from_checkpoint(
+        &self,
+        config: &mut ContainerConfig,
+    ) -> Result<(), Status> {
+        let archive = PathBuf::from(&config.image);
+        let path = archive.display();
+        if !self.about.restore_checkpoints {
+            let why = "a checkpoint says itself which privileges its processes have";
+            return Err(wrong_state(format!(
+                "image {path} is a path, and containers can't go on from checkpoints: {why}; if \
+                 you trust all who name images, set runtime.restore_checkpoints = true"
+            )));
+        }
+        let base = tokio::time::timeout(READ_LIMIT, self.images.checkpoint_base(archive.clone()));
+        let base = base.await.map_err(|_| {
+            let why = format!("cannot be read within {} s", READ_LIMIT.as_secs());
+            Status::deadline_exceeded(format!("checkpoint {path} {why}"))
+        })?;
+        let base = base.map_err(of_image)?;
+        let here = base.images.iter().find_map(|name| self.images.find(name).ok());
+        let image = match (here, base.images.first()) {
+            (Some(image), _) => image,
+            (None, Some(name)) => self.images.pull(name, None).await.map_err(of_image)?,
+            (None, None) => return Err(invalid(format!("checkpoint {path} names no image"))),
+        };
+        config.image.clone_from(&image.id);
+        config.checkpoint = Some(archive);
+        if config.command.is_empty() && config.args.is_empty() {
+            // Who names a checkpoint in place of an image doesn't repeat what runs in it.
+            config.command = base.args;
+        }
+        Ok(())
+    }
 }
+
+/// How long the metadata of a checkpoint may take to be read.
+const READ_LIMIT: Duration = Duration::from_mins(1);
 
 /// A status as Go's encoding/json writes the CRI's own type: what reads an archive expects its
 /// names.

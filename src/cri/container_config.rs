@@ -75,6 +75,7 @@ pub(super) fn parse(
         },
         security: parse_security(security, seccomp_dir)?,
         resources: linux.resources.map(resources).transpose()?.unwrap_or_default(),
+        checkpoint: None,
         stop_signal,
     })
 }

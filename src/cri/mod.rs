@@ -55,6 +55,8 @@ pub struct About {
     pub config: Arc<ArcSwap<String>>,
     /// The directory of Localhost seccomp profiles with a relative path.
     pub seccomp_dir: std::path::PathBuf,
+    /// Containers may go on from checkpoints.
+    pub restore_checkpoints: bool,
     /// The handlers whose runtime can make mounts recursively read-only.
     pub recursive_readonly: BTreeSet<String>,
     /// Pods may have user namespaces: the kernel gives them, and images can be mounted with

@@ -13,7 +13,7 @@ use super::layer::Layers;
 use super::pull::{Flights, Turns, blocking};
 use super::reference::Reference;
 use super::rootfs::{RootFileSystems, Wanted};
-use super::{Auth, Error, Image, Owners, Prepared, Settings, Usage, import};
+use super::{Auth, Base, Error, Image, Owners, Prepared, Settings, Usage, checkpoint, import};
 use crate::id::ContainerId;
 use crate::store::Store;
 use crate::sys::tree;
@@ -235,6 +235,35 @@ impl Images {
             inner.rootfs.changes(&inner.catalog, &inner.layers, &container, &archive)
         })
         .await
+    }
+
+    /// What the archive of a checkpoint says of its container.
+    pub async fn checkpoint_base(&self, archive: PathBuf) -> Result<Base, Error> {
+        blocking("reading a checkpoint", move || checkpoint::base(&archive)).await
+    }
+
+    /// Brings a root file system that was just prepared, without owners of its own, to where
+    /// the archive's was, and unpacks the images of its processes. Gives their directory, and
+    /// one for CRIU's work; both stay until [`Images::release_rootfs`].
+    pub async fn restore(
+        &self,
+        container: &ContainerId,
+        archive: PathBuf,
+        label: Option<String>,
+    ) -> Result<(PathBuf, PathBuf), Error> {
+        let (inner, container) = (Arc::clone(&self.inner), container.clone());
+        blocking("unpacking a checkpoint", move || {
+            let Inner { catalog, layers, .. } = &*inner;
+            let label = label.as_deref();
+            inner.rootfs.restore(catalog, layers, &container, &archive, label)?;
+            Ok(inner.rootfs.processes(&container))
+        })
+        .await
+    }
+
+    /// The directories that [`Images::restore`] gave.
+    pub fn restored(&self, container: &ContainerId) -> (PathBuf, PathBuf) {
+        self.inner.rootfs.processes(container)
     }
 
     /// Unmounts and deletes it, its writable layer included. Unknown: no error.

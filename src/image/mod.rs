@@ -11,6 +11,7 @@ mod archive;
 mod catalog;
 mod challenge;
 mod changes;
+mod checkpoint;
 mod content;
 mod digest;
 mod error;
@@ -29,6 +30,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+pub use checkpoint::Base;
 pub use content::Scratch;
 pub use error::{Error, StoreFailed};
 pub use images::Images;

@@ -14,8 +14,8 @@ use std::sync::Arc;
 use super::catalog::{Catalog, RootfsRecord, VolumeRecord};
 use super::content::{Content, Scratch};
 use super::digest::Digest;
-use super::layer::{Layers, copy_root};
-use super::{Error, Image, Owners, Prepared, changes};
+use super::layer::{Layers, Target, change, copy_root};
+use super::{Error, Image, Owners, Prepared, changes, checkpoint};
 use crate::id::ContainerId;
 use crate::meter::{self, System};
 use crate::sys::overlay::{Changes, Overlay};
@@ -23,6 +23,8 @@ use crate::sys::{idmap, mount};
 
 /// Where images that a container has as volumes are mounted, by number.
 const VOLUMES: &str = "volumes";
+/// Where the images of a container's processes are that it goes on from.
+const RESTORED: &str = "restored";
 /// Where layers are mounted with other owners while an overlay is made of them.
 const LOWER: &str = "lower";
 /// Mounts stacked on one directory that are taken away.
@@ -185,6 +187,57 @@ impl RootFileSystems {
             .map(std::io::BufWriter::new)
             .and_then(|file| changes::write(&self.upper(container), &lower, file))
             .map_err(|error| fault(format!("its changes can't be saved: {error}")))
+    }
+
+    /// Where the images of a container's processes are, once [`RootFileSystems::restore`] has
+    /// put them there, and beside them a directory for CRIU's work.
+    pub(super) fn processes(&self, container: &ContainerId) -> (PathBuf, PathBuf) {
+        let home = self.dir.join(container).join(RESTORED);
+        (home.join("checkpoint"), home.join("work"))
+    }
+
+    /// Brings a prepared root file system that nothing uses yet to where an archive's was, and
+    /// unpacks the images of its processes.
+    pub(super) fn restore(
+        &self,
+        catalog: &Catalog,
+        layers: &Layers,
+        container: &ContainerId,
+        archive: &Path,
+        label: Option<&str>,
+    ) -> Result<(), Error> {
+        let home = self.dir.join(container);
+        let restored = home.join(RESTORED);
+        let (_, work) = self.processes(container);
+        std::fs::create_dir_all(&work).map_err(Error::disk("make the directory", &work))?;
+        set_mode(&restored, 0o700).map_err(Error::disk("set the mode of", &restored))?;
+        let mut unpacked = checkpoint::unpack(archive, &restored, &layers.bounds)?;
+        let changes = unpacked.changes.as_deref();
+        if changes.is_none() && unpacked.deleted.is_empty() {
+            return Ok(());
+        }
+        let fault = |cause: String| Error::Rootfs { container: container.to_string(), cause };
+        let chain = catalog.rootfs_chain(container.as_str());
+        let chain = chain.ok_or_else(|| fault("it has none".to_owned()))?;
+        // Whiteouts go straight into the upper directory, which no overlay may use then.
+        let [upper, work, merged, mount] =
+            ["upper", "work", "merged", RESTORED].map(|name| home.join(name));
+        let mount = mount.join("mount");
+        let remade = |error: std::io::Error| fault(format!("cannot be mounted again: {error}"));
+        std::fs::create_dir_all(&mount).map_err(remade)?;
+        mount::detach(&merged).map_err(remade)?;
+        let lower = Lower::new(&home, layers, &chain, 1, None).map_err(remade)?;
+        let changing = || Some(Changes { upper: &upper, work: &work });
+        let overlay = Overlay { lower: &lower.paths(), changes: changing(), label };
+        let target = overlay.detached(&mount).and_then(|view| Target::merged(view, &upper));
+        change(target.map_err(remade)?, &unpacked.deleted, changes, &mut unpacked.budget)
+            .map_err(|cause| Error::Archive { path: archive.to_owned(), cause })?;
+        if let Some(changes) = changes {
+            std::fs::remove_file(changes).map_err(Error::disk("remove", changes))?;
+        }
+        Overlay { lower: &lower.paths(), changes: changing(), label }
+            .attach(&merged)
+            .map_err(remade)
     }
 
     /// Unmounts and deletes. Not there: no error.

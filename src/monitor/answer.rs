@@ -29,7 +29,7 @@ impl Server {
                  doesn't"
             ))),
             Ask::Sandbox(spec) => Some(self.sandbox.make(spec).map(Reply::Pause)),
-            Ask::Start(spec) => self.start(spec, asker).transpose(),
+            Ask::Start(spec) | Ask::Restore(spec) => self.start(spec, asker).transpose(),
             Ask::Signal { container, signal } => Some(self.signal(&container, signal)),
             Ask::ReopenLog { container } => Some(self.reopen_log(&container)),
             Ask::Attach { container, stdin, stdout, stderr } => self
@@ -57,7 +57,8 @@ impl Server {
     /// `None`: the answer comes when the runtime is done.
     fn start(&mut self, spec: StartSpec, asker: Asker) -> Result<Option<Reply>, String> {
         check_id(&spec.container)?;
-        for path in [&spec.bundle, &spec.log] {
+        let restore = spec.restore.iter().flat_map(|restore| [&restore.images, &restore.work]);
+        for path in [&spec.bundle, &spec.log].into_iter().chain(restore) {
             if path.is_relative() && !path.as_os_str().is_empty() {
                 return Err(format!("{} is not an absolute path", path.display()));
             }

@@ -203,7 +203,8 @@ impl Monitor {
         let end = Instant::now() + START_LIMIT;
         loop {
             let left = end.saturating_duration_since(Instant::now());
-            match self.ask("start", Ask::Start(spec.clone()), left).await {
+            let ask = if spec.restore.is_some() { Ask::Restore } else { Ask::Start };
+            match self.ask("start", ask(spec.clone()), left).await {
                 Ok(Reply::Started(started)) => return Ok(started),
                 Ok(other) => return Err(unexpected(&other)),
                 Err(Error::Unanswered(_)) if Instant::now() < end => sleep(ASK_AGAIN).await,

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use super::stdio::Ends;
-use super::wire::StartSpec;
+use super::wire::{Restore, StartSpec};
 use crate::sys::clone::program;
 use crate::sys::process::signal_child;
 
@@ -53,7 +53,8 @@ pub(super) struct Files {
     pub(super) console: Option<String>,
 }
 
-/// `run --detach`: creates and starts the container, and ends when its init runs.
+/// `run --detach`: creates and starts the container, and ends when its init runs; or
+/// `restore --detach`, where its processes go on from what was checkpointed.
 pub(super) fn run(
     spec: &StartSpec,
     files: &Files,
@@ -62,7 +63,16 @@ pub(super) fn run(
     oom_score_adj: i32,
 ) -> io::Result<Call> {
     let mut command = command(spec, &files.log);
-    command.args(["run", "--detach", "--bundle"]).arg(&spec.bundle);
+    match &spec.restore {
+        None => command.arg("run"),
+        Some(Restore { images, work }) => command
+            .args(["restore", "--tcp-established", "--file-locks"])
+            .arg("--image-path")
+            .arg(images)
+            .arg("--work-path")
+            .arg(work),
+    };
+    command.args(["--detach", "--bundle"]).arg(&spec.bundle);
     command.arg("--pid-file").arg(&files.pid);
     if let Some(console) = &files.console {
         command.arg("--console-socket").arg(console);

@@ -48,6 +48,9 @@ pub enum Ask {
     /// once nothing of the failed start is left. The same again joins the start under way, or
     /// is answered with what is there; something else under the same id is an `Error`.
     Start(StartSpec),
+    /// The same, but the container goes on from [`StartSpec::restore`]. A request of its own, so
+    /// that a monitor that doesn't know it refuses it, and doesn't start the container anew.
+    Restore(StartSpec),
     /// Send a signal to a container's init. Replied to with `Done`; signalling one that has
     /// exited is no error.
     Signal {
@@ -149,6 +152,18 @@ pub struct StartSpec {
     /// -1000 to 1000, clamped to what the kernel allows. Set before the runtime runs, and
     /// inherited by init, so config.json has none; `None`: left to the runtime.
     pub oom_score_adj: Option<i32>,
+    /// What it goes on from; `None`: it starts anew.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub restore: Option<Restore>,
+}
+
+/// Where the processes of a container are that was checkpointed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Restore {
+    /// The directory with CRIU's images.
+    pub images: PathBuf,
+    /// Where CRIU's log goes.
+    pub work: PathBuf,
 }
 
 /// What the monitor says.
@@ -358,6 +373,7 @@ mod tests {
             stdio_owner: None,
             oom_events: "/e".into(),
             oom_score_adj: Some(1000),
+            restore: None,
         };
         golden(
             &request(Ask::Start(start)),
@@ -365,6 +381,16 @@ mod tests {
                 r#"{"id":7,"body":{"start":{"container":"c","runtime":"/usr/sbin/runc","#,
                 r#""runtime_args":["--root","/r"],"bundle":"/b","log":"/l/0.log","tty":false,"#,
                 r#""stdin":true,"stdin_once":true,"oom_events":"/e","oom_score_adj":1000}}}"#
+            ),
+        );
+        let restore = Some(Restore { images: "/i".into(), work: "/w".into() });
+        golden(
+            &request(Ask::Restore(StartSpec { restore, ..StartSpec::default() })),
+            concat!(
+                r#"{"id":7,"body":{"restore":{"container":"","runtime":"","runtime_args":[],"#,
+                r#""bundle":"","log":"","tty":false,"stdin":false,"stdin_once":false,"#,
+                r#""oom_events":"","oom_score_adj":null,"#,
+                r#""restore":{"images":"/i","work":"/w"}}}}"#
             ),
         );
     }

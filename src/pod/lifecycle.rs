@@ -21,7 +21,7 @@ use crate::container::{Place, remove, rotation, stop};
 use crate::health::{Heal, Prober};
 use crate::id::ContainerId;
 use crate::monitor::client::Error as MonitorError;
-use crate::monitor::wire::Exit;
+use crate::monitor::wire::{Exit, Restore};
 use crate::oci::model::PidMode;
 
 impl Driver {
@@ -259,6 +259,10 @@ impl Driver {
         let (id, place) = (container.id.clone(), container.place.clone());
         let (config, runtime) = (container.config.clone(), self.runtime.clone());
         let sandbox = self.config.clone();
+        let restore = config.checkpoint.is_some().then(|| {
+            let (images, work) = self.services.images.restored(&id);
+            Restore { images, work }
+        });
         let Some(monitor) = self.monitor.clone() else {
             let gone =
                 crate::container::Error::Monitor { id: id.clone(), source: MonitorError::Gone };
@@ -269,7 +273,8 @@ impl Driver {
             let userns = sandbox.userns.as_ref();
             let started = async {
                 plugins::ask_to_start(&services, &id).await?;
-                let started = start(&monitor, &runtime, &place, &config, log, userns).await;
+                let started = start(&monitor, &runtime, &place, &config, log, userns, restore);
+                let started = started.await;
                 started.map_err(of_container)
             };
             let started = started.await;

@@ -138,6 +138,7 @@ impl House {
             pid_mode: haled::oci::model::PidMode::Container,
             security: haled::oci::model::Security::default(),
             resources: haled::oci::model::Resources::default(),
+            checkpoint: None,
             stop_signal: None,
         }
     }

@@ -18,7 +18,9 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 pub(super) use stream::decoded;
-pub(super) use tape::{Kind, Tape};
+pub(super) use tape::{Kind, Tape, shown};
+pub(super) use tree::Target;
+pub(super) use unpack::components;
 
 use super::Error;
 use super::content::{Content, Scratch, sync_dir};
@@ -211,6 +213,22 @@ impl Layers {
         }
         sync_dir(&self.dir)
     }
+}
+
+/// Takes paths away from a root file system and then applies an archive's members to it, by
+/// the rules of a layer. Blocks for as long as that takes.
+pub(super) fn change(
+    target: Target,
+    deleted: &[String],
+    archive: Option<&Path>,
+    budget: &mut Budget,
+) -> Result<(), String> {
+    for path in deleted {
+        unpack::delete(&target, path.as_bytes()).map_err(|why| format!("{path:?}: {why}"))?;
+    }
+    let Some(archive) = archive else { return Ok(()) };
+    let stream = File::open(archive).and_then(decoded).map_err(|error| error.to_string())?;
+    unpack::unpack(stream, target, budget).map(drop)
 }
 
 /// Mode and owner of the root directory come from the layer below: the topmost layer's

@@ -26,7 +26,7 @@ const ALONE: ResolveFlags =
     ResolveFlags::BENEATH.union(ResolveFlags::NO_MAGICLINKS).union(ResolveFlags::NO_XDEV);
 
 /// Where a layer goes.
-pub(super) struct Target {
+pub(in crate::image) struct Target {
     /// The view of this layer on top of those below. What is written here ends in `own`.
     view: OwnedFd,
     /// This layer alone.
@@ -55,7 +55,7 @@ impl Target {
     }
 
     /// A layer on others; `view` is the overlay of them all.
-    pub(super) fn merged(view: OwnedFd, tree: &Path) -> io::Result<Self> {
+    pub(in crate::image) fn merged(view: OwnedFd, tree: &Path) -> io::Result<Self> {
         Ok(Self { view, stacked: true, ..Self::plain(tree)? })
     }
 

@@ -61,7 +61,7 @@ pub(super) fn unpack(
 }
 
 /// The components of a member's name. Absolute names are meant from the image's root.
-fn components(path: &[u8]) -> Result<Vec<&[u8]>, String> {
+pub(in crate::image) fn components(path: &[u8]) -> Result<Vec<&[u8]>, String> {
     let parts: Vec<&[u8]> =
         path.split(|&b| b == b'/').filter(|c| !matches!(*c, b"" | b".")).collect();
     if parts.contains(&&b".."[..]) {
@@ -71,6 +71,18 @@ fn components(path: &[u8]) -> Result<Vec<&[u8]>, String> {
         return Err("a name in its path is longer than 255 bytes".to_owned());
     }
     Ok(parts)
+}
+
+/// Takes a path away with all below it; not there is no error.
+pub(super) fn delete(target: &Target, path: &[u8]) -> Result<(), String> {
+    let parts = components(path)?;
+    let (&name, parents) = parts.split_last().ok_or("the root can't be taken away")?;
+    // In a directory that is nowhere there is nothing to take away.
+    let Ok(place) = target.walk(parents, false) else { return Ok(()) };
+    match entry(place.dir.as_fd(), name).map_err(text)? {
+        Some(_) => remove(place.dir.as_fd(), name).map_err(text),
+        None => Ok(()),
+    }
 }
 
 fn text(error: impl Into<std::io::Error>) -> String {

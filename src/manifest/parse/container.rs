@@ -146,6 +146,7 @@ pub(super) fn container(
         pid_mode: scope.pid_mode.clone(),
         security,
         resources: amounts.resources(),
+        checkpoint: None,
         stop_signal: None,
     };
     let planned = Planned { config, sidecar, pull, env, mounts, non_root };

@@ -58,6 +58,7 @@ fn container((digit, state): &(u8, State)) -> Arc<ContainerView> {
         pid_mode: PidMode::Container,
         security: Security::default(),
         resources: Resources::default(),
+        checkpoint: None,
         stop_signal: None,
     };
     Arc::new(ContainerView {
