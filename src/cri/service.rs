@@ -8,11 +8,6 @@ use crate::proto::cri;
 use crate::proto::cri::image_service_server::ImageService;
 use crate::proto::cri::runtime_service_server::RuntimeService;
 
-/// An RPC that is not built yet says so by its name.
-fn unbuilt<T>(rpc: &str) -> Result<T, Status> {
-    Err(Status::unimplemented(format!("haled does not implement {rpc} yet")))
-}
-
 #[tonic::async_trait]
 impl RuntimeService for Face {
     type StreamPodSandboxesStream = Streamed<cri::StreamPodSandboxesResponse>;
