@@ -1,5 +1,6 @@
 //! GetContainerEvents: every change, to every client, and what a daemon missed.
 
+use haled::container::record::ContainerRecord;
 use haled::proto::cri;
 use haled::proto::cri::ContainerEventType as Kind;
 use tonic::{Code, Streaming};
@@ -105,6 +106,27 @@ async fn what_ended_while_the_daemon_was_away_is_told_by_the_next() {
     }
     assert_eq!(last.unwrap_err().code(), Code::Unavailable);
     daemon.launch().await;
+}
+
+#[tokio::test]
+async fn what_healing_made_and_a_crash_kept_from_starting_is_told_as_deleted() {
+    let mut daemon = Daemon::start_without_network().await;
+    let pod = daemon.run(&daemon.host_sandbox("healed")).await;
+    let config = Daemon::host_container("app", "exec sleep 600");
+    let id = daemon.create(&pod, config).await.unwrap();
+    daemon.kill();
+    // As if healing had made it: the next daemon makes such a one anew.
+    {
+        let store = haled::store::Store::open(&daemon.path("root/haled.db")).unwrap();
+        let (records, _) = store.all::<ContainerRecord>().unwrap();
+        let (key, mut record) = records.into_iter().find(|(key, _)| *key == id).unwrap();
+        record.made_by_healing = true;
+        store.put(&key, &record).unwrap();
+    }
+    daemon.launch().await;
+    let mut events = follow(&daemon).await;
+    assert_eq!(next(&mut events, &pod, 1).await, [(Kind::ContainerDeletedEvent, id.clone())]);
+    assert_eq!(daemon.containers(&pod).await, []);
 }
 
 #[tokio::test]

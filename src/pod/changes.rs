@@ -133,6 +133,11 @@ impl Told {
         Self { sandbox: stage_of(phase, Stage::Started), containers: containers.collect() }
     }
 
+    /// A container that had been told of as created, and went while nobody was there to tell.
+    pub(super) fn lost(&mut self, container: ContainerId) {
+        self.containers.push((container, Stage::Created));
+    }
+
     /// What has changed since, oldest first: what came to be, containers before their sandbox's
     /// end. `gone`: the sandbox is, too.
     pub(super) fn changes(&mut self, view: &PodView, gone: bool) -> Vec<(Kind, String)> {

@@ -164,7 +164,7 @@ async fn find_again(
     });
 
     let parent = sandbox::cgroup_parent(services, &record.config);
-    let mut whole = Vec::new();
+    let (mut whole, mut lost) = (Vec::new(), Vec::new());
     for (container, record) in containers.drain(..) {
         let place = Place::new(&container, &dir, &parent);
         // One that healing made and never started is made anew by healing.
@@ -172,6 +172,9 @@ async fn find_again(
             && (record.made_by_healing || !place.config_file().exists());
         if unfinished {
             tracing::info!(container = %container, "removing a container whose creation was cut off");
+            if place.config_file().exists() {
+                lost.push(container.clone());
+            }
             let removed = remove::files(&services.images, &place).await;
             let deleted = services.store.delete::<ContainerRecord>(container.as_str());
             if let (Err(error), _) | (Ok(()), Err(error)) =
@@ -204,7 +207,11 @@ async fn find_again(
     let parts = Parts { id, record, runtime, containers: whole, monitor, notices };
     let (mut driver, handle) = Driver::new(services.clone(), pods.clone(), parts);
     // What changed while no daemon was there is told to those who come to listen.
-    driver.told = Some(Told::until(&handle.view.load(), &phase_before));
+    let mut told = Told::until(&handle.view.load(), &phase_before);
+    for container in lost {
+        told.lost(container);
+    }
+    driver.told = Some(told);
     let exits = if swept { Monitor::exits_on_disk(&dir) } else { Vec::new() };
     for (at, state) in states.into_iter().enumerate() {
         let id = driver.containers[at].id.to_string();

@@ -219,3 +219,12 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn what_was_lost_before_it_began_is_told_as_deleted_once() {
+    let mut told = Told::until(&view(ready(), &[(1, running())]), &ready());
+    told.lost(container_id(2));
+    let now = view(ready(), &[(1, running())]);
+    assert_eq!(steps(&mut told, &now, false), [(Kind::Deleted, "2".to_owned())]);
+    assert_eq!(steps(&mut told, &now, false), []);
+}
