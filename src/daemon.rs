@@ -16,7 +16,7 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer as _};
 
-use crate::config::{Config, HandlerConfig, HealingConfig, NriConfig};
+use crate::config::{Config, HandlerConfig, HealingConfig, NriConfig, RuntimeConfig};
 use crate::container::rotation;
 use crate::cri::{About, Face, server};
 use crate::health::BackoffSettings;
@@ -254,7 +254,7 @@ fn services(config: &Config, store: &Store, images: &Images) -> Result<Services,
             path: path.to_str().and_then(oci::resolve_path).unwrap_or_else(|| path.clone()),
             root: handler.root.clone().unwrap_or_else(|| config.state.join("runtimes").join(name)),
             keeper: monitor.clone(),
-            settings: runtime_settings(handler),
+            settings: runtime_settings(&config.runtime, handler),
         };
         (name.clone(), runtime)
     });
@@ -276,7 +276,7 @@ fn services(config: &Config, store: &Store, images: &Images) -> Result<Services,
     })
 }
 
-fn runtime_settings(handler: &HandlerConfig) -> RuntimeSettings {
+fn runtime_settings(config: &RuntimeConfig, handler: &HandlerConfig) -> RuntimeSettings {
     let all_allowed = handler.privileged_without_host_devices_all_devices_allowed;
     RuntimeSettings {
         args: handler.args.clone(),
@@ -286,6 +286,7 @@ fn runtime_settings(handler: &HandlerConfig) -> RuntimeSettings {
             true => PrivilegedDevices::AskedAlone,
         },
         pod_annotations: handler.pod_annotations.clone(),
+        blockio_config: config.blockio_config_file.clone(),
     }
 }
 

@@ -239,7 +239,7 @@ async fn a_class_that_can_not_be_given_is_refused_by_name() {
     let key = "rdt.resources.beta.kubernetes.io/container.cached";
     config.annotations.insert(key.into(), "no-such-class".into());
     let pod = daemon.run(&config).await;
-    let cases = [("cached", "no-such-class"), ("disk", "block I/O class \"fast\"")];
+    let cases = [("cached", "no-such-class"), ("disk", "blockio_class: \"fast\" needs a file")];
     for (name, word) in cases {
         let mut container = Daemon::host_container(name, "true");
         if name == "disk" {
@@ -252,4 +252,61 @@ async fn a_class_that_can_not_be_given_is_refused_by_name() {
     }
     daemon.create(&pod, Daemon::host_container("plain", "true")).await.unwrap();
     daemon.remove_pod(&pod).await;
+}
+
+/// The first disk that is no partition, as `254:0`, with its path.
+fn disk() -> Option<(String, String)> {
+    let name = std::fs::read_dir("/sys/block").ok()?.flatten().find_map(|entry| {
+        let name = entry.file_name().into_string().ok()?;
+        let path = format!("/dev/{name}");
+        std::path::Path::new(&path).exists().then_some((name, path))
+    });
+    let (name, path) = name?;
+    let number = std::fs::read_to_string(format!("/sys/block/{name}/dev")).ok()?;
+    Some((number.trim().to_owned(), path))
+}
+
+#[tokio::test]
+async fn a_class_of_block_io_throttles_a_disk() {
+    let (controller, file) = match cgroup::version() {
+        cgroup::Version::V1 => ("blkio", "blkio.throttle.read_bps_device"),
+        cgroup::Version::V2 => ("io", "io.max"),
+    };
+    let Some((number, path)) = disk().filter(|_| cgroup::has_controller(controller)) else {
+        eprintln!("skipped: no disk, or no {controller} controller");
+        return;
+    };
+    let mut daemon = Daemon::start_without_network().await;
+    let pod = daemon.run(&daemon.host_sandbox("disks")).await;
+    let of_class = |name: &str, class: &str| {
+        let mut config = Daemon::host_container(name, "exec sleep 600");
+        config.annotations.insert("io.kubernetes.cri.blockio-class".into(), class.into());
+        config
+    };
+    let error = daemon.create(&pod, of_class("early", "slow")).await.unwrap_err();
+    assert!(error.message().contains("runtime.blockio_config_file"), "{error}");
+
+    let classes = daemon.path("blockio.yaml");
+    let text = format!("Classes:\n  slow:\n    - Devices: [{path}]\n      ThrottleReadBps: 1M\n");
+    std::fs::write(&classes, text).unwrap();
+    std::fs::create_dir(daemon.path("config.d")).unwrap();
+    let setting = format!("[runtime]\nblockio_config_file = \"{}\"\n", classes.display());
+    std::fs::write(daemon.path("config.d/blockio.toml"), setting).unwrap();
+    daemon.kill();
+    daemon.launch().await;
+    let error = daemon.create(&pod, of_class("wrong", "fast")).await.unwrap_err();
+    assert!(error.message().contains("there are: slow"), "{error}");
+    let id = daemon.run_container(&pod, of_class("app", "slow")).await;
+    let limit = || {
+        let path = format!("{}/{id}", daemon.cgroup());
+        let path = cgroup::directory(controller, &path).unwrap().join(file);
+        std::fs::read_to_string(path).unwrap()
+    };
+    let throttled =
+        |text: &str| text.lines().any(|line| line.starts_with(&number) && line.contains("1000000"));
+    assert!(throttled(&limit()), "{}", limit());
+    // An update of other limits leaves it alone.
+    let change = cri::LinuxContainerResources { cpu_shares: 300, ..Default::default() };
+    update(&daemon, &id, change).await.unwrap();
+    assert!(throttled(&limit()), "{}", limit());
 }

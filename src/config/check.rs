@@ -51,6 +51,8 @@ pub(super) fn mistakes(config: &Config) -> Vec<(String, String)> {
     check("runtime.default_handler", default_handler(config));
     check("runtime.cgroup_parent", cgroup(&runtime.cgroup_parent));
     check("runtime.seccomp_dir", absolute(&runtime.seccomp_dir));
+    let blockio = runtime.blockio_config_file.as_deref();
+    check("runtime.blockio_config_file", blockio.map_or(Ok(()), absolute));
     for (name, handler) in &runtime.handlers {
         let key = |key: &str| format!("runtime.handlers.{name}.{key}");
         check("runtime.handlers", handler_name(name));
@@ -259,10 +261,13 @@ fn runtime_root(config: &Config, name: &str) -> Result<(), String> {
 }
 
 fn patterns(all: &[String]) -> Result<(), String> {
-    match all.iter().find(|pattern| pattern.is_empty() || pattern.contains('\0')) {
-        Some(_) => Err("found an empty pattern, \"example.com/*\" is one".to_owned()),
-        None => Ok(()),
+    for pattern in all {
+        if pattern.is_empty() {
+            return Err("found an empty pattern, \"example.com/*\" is one".to_owned());
+        }
+        glob::Pattern::new(pattern).map_err(|error| format!("found \"{pattern}\": {error}"))?;
     }
+    Ok(())
 }
 
 fn cgroup(parent: &str) -> Result<(), String> {

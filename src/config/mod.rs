@@ -60,6 +60,8 @@ pub struct RuntimeConfig {
     pub seccomp_dir: PathBuf,
     /// Whether a container may go on from a checkpoint. false.
     pub restore_checkpoints: bool,
+    /// The file of block I/O classes. None.
+    pub blockio_config_file: Option<PathBuf>,
 }
 
 /// `[runtime.handlers.NAME]`.

@@ -114,6 +114,7 @@ fn runtime(mut section: Section<'_, '_>, config: &mut RuntimeConfig) {
     section.set("cgroup_parent", &mut config.cgroup_parent);
     section.set("seccomp_dir", &mut config.seccomp_dir);
     section.set("restore_checkpoints", &mut config.restore_checkpoints);
+    section.set("blockio_config_file", &mut config.blockio_config_file);
     for (name, mut handler) in section.tables("handlers") {
         let known = config.handlers.entry(name).or_insert_with_key(|name| named(name));
         handler.set("path", &mut known.path);
@@ -234,6 +235,7 @@ impl Default for RuntimeConfig {
             cgroup_parent: "/haled".into(),
             seccomp_dir: "/var/lib/kubelet/seccomp".into(),
             restore_checkpoints: false,
+            blockio_config_file: None,
         }
     }
 }

@@ -57,6 +57,7 @@ fn every_value_can_be_set() {
         default_handler = "youki"
         cgroup_parent = "/machine/haled"
         seccomp_dir = "/etc/seccomp"
+        blockio_config_file = "/etc/blockio.yaml"
         handlers.youki.path = "/usr/local/bin/youki"
         handlers.kata = {args = ["--debug"], root = "/run/kata", privileged_without_host_devices = true, privileged_without_host_devices_all_devices_allowed = true, pod_annotations = ["a/*"]}
         [network]
@@ -116,6 +117,7 @@ fn every_value_can_be_set() {
     assert_ne!(config.runtime.default_handler, default.runtime.default_handler);
     assert_ne!(config.runtime.cgroup_parent, default.runtime.cgroup_parent);
     assert_ne!(config.runtime.seccomp_dir, default.runtime.seccomp_dir);
+    assert_ne!(config.runtime.blockio_config_file, default.runtime.blockio_config_file);
     assert_ne!(config.network.conf_dir, default.network.conf_dir);
     assert_ne!(config.network.plugin_dirs, default.network.plugin_dirs);
     assert_ne!(config.network.default_bridge, default.network.default_bridge);
@@ -227,6 +229,8 @@ fn bad_values_are_refused_by_name() {
             "means nothing without privileged_without_host_devices",
         ),
         ("[runtime.handlers.a]\npod_annotations = [\"\"]", "an empty pattern"),
+        ("[runtime.handlers.a]\npod_annotations = [\"a[\"]", "found \"a[\""),
+        ("[runtime]\nblockio_config_file = \"b.yaml\"", "an absolute path is needed"),
         ("[network]\nplugin_dirs = []", "at least one directory"),
         ("[network]\nplugin_dirs = [\"/a\", \"b\"]", "found \"b\", an absolute path is needed"),
         ("[network]\nbridge_name = \"sixteen-letters-\"", "found \"sixteen-letters-\""),

@@ -135,6 +135,7 @@ pub async fn prepare(
             resources: &config.resources,
             namespaces: &namespaces(&config.pid_mode, &around),
             sandbox_files: &sandbox_files,
+            blockio_config: around.settings.blockio_config.as_deref(),
             cgroup_path: &place.cgroup,
             annotations: &annotations,
         })?)

@@ -128,7 +128,9 @@ fn respec(place: &Place, limits: &LinuxResources, score: i32) -> Result<Spec, Er
     let lacking = || Error::Invalid(format!("{} has no linux", path.display()));
     let linux = spec.linux_mut().as_mut().ok_or_else(lacking)?;
     let mut limits = limits.clone();
-    limits.set_devices(linux.resources().as_ref().and_then(|old| old.devices().clone()));
+    let old = linux.resources().as_ref();
+    limits.set_devices(old.and_then(|old| old.devices().clone()));
+    limits.set_block_io(old.and_then(|old| old.block_io().clone()));
     linux.set_resources(Some(limits));
     if let Some(process) = spec.process_mut() {
         process.set_oom_score_adj(Some(score));

@@ -3,10 +3,6 @@
 
 use std::collections::BTreeMap;
 
-use tonic::Status;
-
-use super::status::invalid;
-
 type Annotations = BTreeMap<String, String>;
 
 /// The resctrl class of a container.
@@ -14,19 +10,13 @@ pub(super) fn rdt(of_pod: &Annotations, of_container: &Annotations, name: &str) 
     class("rdt", of_pod, of_container, name)
 }
 
-/// haled knows no classes of block I/O, and one that was asked for isn't dropped in silence.
-pub(super) fn refuse_block_io(
+/// The class of block I/O of a container.
+pub(super) fn block_io(
     of_pod: &Annotations,
     of_container: &Annotations,
     name: &str,
-) -> Result<(), Status> {
-    match class("blockio", of_pod, of_container, name) {
-        None => Ok(()),
-        Some(class) => Err(invalid(format!(
-            "block I/O class {class:?} of container {name:?}: haled has no such classes; \
-             limit it with unified io.max or io.weight on cgroup v2"
-        ))),
-    }
+) -> Option<String> {
+    class("blockio", of_pod, of_container, name)
 }
 
 /// The container's own annotation goes first, then the pod's for it, then the pod's for all.
@@ -67,8 +57,9 @@ mod tests {
         assert_eq!(rdt(&pod, &own, "db").as_deref(), Some("lead"));
         assert_eq!(rdt(&none, &none, "db"), None);
         let pod = annotations(&[("blockio.resources.beta.kubernetes.io/pod", "fast")]);
-        let error = refuse_block_io(&pod, &none, "db").unwrap_err();
-        assert!(error.message().contains("\"fast\""), "{error}");
-        assert!(refuse_block_io(&none, &none, "db").is_ok());
+        assert_eq!(block_io(&pod, &none, "db").as_deref(), Some("fast"));
+        let own = annotations(&[("io.kubernetes.cri.blockio-class", "slow")]);
+        assert_eq!(block_io(&pod, &own, "db").as_deref(), Some("slow"));
+        assert_eq!(block_io(&none, &none, "db"), None);
     }
 }

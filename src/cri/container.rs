@@ -31,7 +31,7 @@ impl Face {
             return Err(invalid(format!("config.linux.security_context.privileged: {why}")));
         }
         let (pods, own) = (&pod.config.annotations, &config.annotations);
-        classes::refuse_block_io(pods, own, &config.name)?;
+        config.resources.blockio_class = classes::block_io(pods, own, &config.name);
         config.resources.rdt_class = classes::rdt(pods, own, &config.name);
         if config.user_image.is_empty() {
             config.user_image.clone_from(&config.image);

@@ -318,6 +318,7 @@ pub(super) fn resources(resources: cri::LinuxContainerResources) -> Result<Resou
             .collect(),
         unified: resources.unified.into_iter().collect(),
         rdt_class: None,
+        blockio_class: None,
     })
 }
 

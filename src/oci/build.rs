@@ -11,8 +11,8 @@ use super::host::Host;
 use super::model::Security;
 use super::mounts::absolute;
 use super::{
-    Error, Input, PidNamespace, apparmor, capability, cdi, command, devices, limits, mounts,
-    seccomp, user,
+    Error, Input, PidNamespace, apparmor, blockio, capability, cdi, command, devices, limits,
+    mounts, seccomp, user,
 };
 use crate::sys::userns::Range;
 
@@ -123,9 +123,12 @@ fn linux(
     let security = input.security;
     let devices =
         devices::devices(input.devices, security.privileged.then_some(input.privileged_devices))?;
+    let class = input.resources.blockio_class.as_deref();
+    let mut resources = limits::resources(input.resources, devices.rules, host)?;
+    resources.set_block_io(blockio::limits(class, input.blockio_config)?);
     let mut linux = Linux::default();
     linux
-        .set_resources(Some(limits::resources(input.resources, devices.rules, host)?))
+        .set_resources(Some(resources))
         .set_intel_rdt(limits::rdt(input.resources, host)?)
         .set_devices(Some(devices.nodes))
         .set_cgroups_path(Some(cgroup_path(input.cgroup_path)?))

@@ -5,6 +5,7 @@
 //! commands and reads their answers. Nothing here knows a container's state.
 
 mod apparmor;
+mod blockio;
 mod build;
 mod capability;
 mod cdi;
@@ -133,6 +134,8 @@ pub struct Input<'a> {
     pub namespaces: &'a Namespaces,
     /// /etc/hosts, /etc/resolv.conf, /etc/hostname, /dev/shm of the sandbox.
     pub sandbox_files: &'a [SandboxFile],
+    /// The file of block I/O classes, where there is one.
+    pub blockio_config: Option<&'a Path>,
     /// linux.cgroupsPath.
     pub cgroup_path: &'a str,
     /// Into the configuration's annotations.

@@ -186,6 +186,9 @@ pub struct Resources {
     /// The class of the kernel's resctrl (cache and memory bandwidth) it is in, for good.
     #[serde(default)]
     pub rdt_class: Option<String>,
+    /// The class of block I/O it is in, for good.
+    #[serde(default)]
+    pub blockio_class: Option<String>,
 }
 
 impl Resources {
@@ -210,6 +213,7 @@ impl Resources {
             hugepage_limits: self.hugepage_limits.clone(),
             unified: self.unified.clone(),
             rdt_class: self.rdt_class.clone(),
+            blockio_class: self.blockio_class.clone(),
         };
         updated.hugepage_limits.extend(change.hugepage_limits.clone());
         updated.unified.extend(change.unified.clone());

@@ -160,6 +160,7 @@ impl Rig {
             mounts: &wanted.mounts,
             devices: &wanted.devices,
             cdi_devices: &[],
+            blockio_config: None,
             privileged_devices: oci::PrivilegedDevices::All,
             security: &wanted.security,
             selinux: None,

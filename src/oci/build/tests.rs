@@ -113,6 +113,7 @@ fn build_case(case: &Case, host: &Host) -> Result<Spec, Error> {
             mounts: &case.mounts,
             devices: &[],
             cdi_devices: &[],
+            blockio_config: None,
             privileged_devices: crate::oci::PrivilegedDevices::All,
             security: &case.security,
             selinux: case.selinux.as_ref(),
