@@ -108,15 +108,23 @@ impl Begun {
         if let Some(scores) = self.scores {
             scores.restore();
         }
+        let failed = || Error::io("cannot set back", self.place.cgroup.as_ref());
+        let mut failures = Vec::new();
         // Runtimes put back at most what they were told before, not what the kernel had.
-        let failed = Error::io("cannot set back", self.place.cgroup.as_ref());
-        self.limits.restore().map_err(failed)?;
-        for (size, before) in self.pages {
-            let undone = cgroup::limit_huge_pages(&self.place.cgroup, &size, &before);
-            undone.map_err(Error::io("cannot set back", self.place.cgroup.as_ref()))?;
+        failures.extend(self.limits.restore().map_err(failed()).err());
+        for (size, before) in &self.pages {
+            let undone = cgroup::limit_huge_pages(&self.place.cgroup, size, before);
+            failures.extend(undone.map_err(failed()).err());
         }
         let path = self.place.config_file();
-        write(&path, &self.spec).map_err(Error::io("cannot write", &path))
+        failures.extend(write(&path, &self.spec).map_err(Error::io("cannot write", &path)).err());
+        // All of it was tried; the first is answered with.
+        let mut failures = failures.into_iter();
+        let first = failures.next();
+        for error in failures {
+            tracing::error!(container = %self.place.id, %error, "a limit was not set back");
+        }
+        first.map_or(Ok(()), Err)
     }
 }
 
@@ -145,4 +153,25 @@ async fn blocking<T: Send + 'static>(
     tokio::task::spawn_blocking(work)
         .await
         .unwrap_or_else(|panic| Err(Error::Invalid(format!("changing limits failed: {panic}"))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_set_back_keeps_nothing_else_from_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let id = crate::id::ContainerId::from_random([7; 32]);
+        let place = Place::new(&id, dir.path(), "/no-such-cgroup");
+        std::fs::create_dir_all(&place.bundle).unwrap();
+        std::fs::write(place.config_file(), "{}").unwrap();
+        let pages = ["2MB", "1GB"].map(|size| (size.to_owned(), "max".to_owned()));
+        let limits = cgroup::Limits::read(&place.cgroup, std::iter::empty());
+        let spec = Spec::default();
+        let begun = Begun { place: place.clone(), spec, limits, pages: pages.into(), scores: None };
+        let error = begun.undo().unwrap_err().to_string();
+        assert!(error.contains("cannot set back /no-such-cgroup"), "{error}");
+        assert_eq!(place.spec().unwrap(), Spec::default());
+    }
 }
