@@ -143,6 +143,10 @@ async fn a_user_and_a_terminal_in_a_user_namespace() {
         std::fs::metadata(format!("/proc/{}", daemon.pid(&id).await)).unwrap().uid(),
         FIRST + 1000
     );
+    // What is executed in it has pipes of its own, opened by path just so.
+    let script = "read line < /dev/stdin; id -u > /dev/stderr; echo out > /dev/stdout";
+    let given = daemon.try_exec(&id, &["sh", "-c", script], 0).await.unwrap();
+    assert_eq!((given.stdout.as_slice(), given.stderr.as_slice()), (&b"out\n"[..], &b"1000\n"[..]));
     let log = daemon.path("logs/users/app/0.log");
     daemon
         .until("both lines", || {

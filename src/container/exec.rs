@@ -3,12 +3,15 @@
 //! Every command gets a cgroup of its own below the container's, so that at its time limit
 //! the command goes with all its descendants, whatever they did to escape it.
 
+use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
+use oci_spec::runtime::{LinuxIdMapping, Process};
 use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::net::unix::pipe;
 use tokio::process::Child;
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -67,10 +70,10 @@ async fn run_unmeasured(
     let deadline = limit.map(|limit| Instant::now() + limit);
 
     let mut scratch = Scratch::new(runtime, place)?;
-    let stdio = [Stdio::null(), Stdio::piped(), Stdio::piped()];
-    let mut child = scratch.start(runtime, place, command, None, stdio)?;
+    let wanted = Wanted { stdout: true, stderr: true, ..Wanted::default() };
+    let (mut child, ends) = scratch.start(runtime, place, command, None, wanted)?;
     let mut output = Output::default();
-    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+    let Ends { stdout, stderr, .. } = ends;
 
     let ended = {
         let outputs = async {
@@ -128,10 +131,69 @@ fn exit_code(status: ExitStatus) -> i32 {
     status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0))
 }
 
-/// The container's process as config.json has it.
-fn read_process(place: &Place) -> Result<oci_spec::runtime::Process, Error> {
+/// The container's process as config.json has it, and who on the host is root of its user
+/// namespace, where it has one.
+fn read_process(place: &Place) -> Result<(Process, Option<(u32, u32)>), Error> {
     let lacking = || Error::Invalid(format!("{} has no process", place.config_file().display()));
-    place.spec()?.process().clone().ok_or_else(lacking)
+    let spec = place.spec()?;
+    let root = |mappings: &Option<Vec<LinuxIdMapping>>| {
+        let mapping = mappings.as_ref()?.iter().find(|mapping| mapping.container_id() == 0)?;
+        Some(mapping.host_id())
+    };
+    let owner = spec
+        .linux()
+        .as_ref()
+        .and_then(|linux| root(linux.uid_mappings()).zip(root(linux.gid_mappings())));
+    Ok((spec.process().clone().ok_or_else(lacking)?, owner))
+}
+
+/// Which streams a command is to have as pipes; the others are /dev/null.
+#[derive(Debug, Clone, Copy, Default)]
+#[allow(clippy::struct_excessive_bools)]
+pub(super) struct Wanted {
+    pub(super) stdin: bool,
+    pub(super) stdout: bool,
+    pub(super) stderr: bool,
+}
+
+/// The ends of a command's pipes that stay here.
+#[derive(Debug, Default)]
+pub(super) struct Ends {
+    pub(super) stdin: Option<pipe::Sender>,
+    pub(super) stdout: Option<pipe::Receiver>,
+    pub(super) stderr: Option<pipe::Receiver>,
+}
+
+/// Makes them, for `owner`: a pipe of the host's root can't be opened by its path in /dev by
+/// anyone in a user namespace.
+fn pipes(wanted: Wanted, owner: Option<(u32, u32)>) -> io::Result<([Stdio; 3], Ends)> {
+    let pipe = || {
+        let (reader, writer) = io::pipe()?;
+        if let Some((user, group)) = owner {
+            // Both ends are one inode's.
+            std::os::unix::fs::fchown(&writer, Some(user), Some(group))?;
+        }
+        Ok::<_, io::Error>((reader, writer))
+    };
+    let output = |wanted: bool| {
+        if !wanted {
+            return Ok::<_, io::Error>((Stdio::null(), None));
+        }
+        let (reader, writer) = pipe()?;
+        Ok((writer.into(), Some(pipe::Receiver::from_owned_fd(reader.into())?)))
+    };
+    let mut ends = Ends::default();
+    let mut stdin = Stdio::null();
+    if wanted.stdin {
+        let (reader, writer) = pipe()?;
+        stdin = reader.into();
+        ends.stdin = Some(pipe::Sender::from_owned_fd(writer.into())?);
+    }
+    let (stdout, ours) = output(wanted.stdout)?;
+    ends.stdout = ours;
+    let (stderr, ours) = output(wanted.stderr)?;
+    ends.stderr = ours;
+    Ok(([stdin, stdout, stderr], ends))
 }
 
 /// Reads to the end, keeping at most `MAX_OUTPUT`. A read error ends it like an end of file:
@@ -230,16 +292,18 @@ impl Scratch {
     }
 
     /// Starts the command with the runtime, as the container's own user, in its environment.
-    /// `console`: where its terminal goes; `stdio`: its three streams.
+    /// `console`: where its terminal goes; `wanted`: which of its streams are pipes.
     pub(super) fn start(
         &mut self,
         runtime: &Runtime,
         place: &Place,
         command: &[String],
         console: Option<&Path>,
-        stdio: [Stdio; 3],
-    ) -> Result<Child, Error> {
-        let of_container = read_process(place)?;
+        wanted: Wanted,
+    ) -> Result<(Child, Ends), Error> {
+        let (of_container, owner) = read_process(place)?;
+        let ([stdin, stdout, stderr], ends) = pipes(wanted, owner)
+            .map_err(Error::io("cannot make the pipes of a command in", &place.bundle))?;
         let spec = Exec {
             container: place.id.as_str(),
             command,
@@ -248,7 +312,6 @@ impl Scratch {
             sub_cgroup: self.sub_cgroup.as_deref(),
             pid_file: &self.dir.join(PID_FILE),
         };
-        let [stdin, stdout, stderr] = stdio;
         let child = runtime
             .exec(&spec, &self.dir)?
             .stdin(stdin)
@@ -259,7 +322,7 @@ impl Scratch {
             .spawn()
             .map_err(Error::io("cannot start the runtime for a command in", &place.bundle))?;
         self.group = child.id().and_then(|pid| i32::try_from(pid).ok());
-        Ok(child)
+        Ok((child, ends))
     }
 
     /// Ends the command and its descendants, and waits for that.

@@ -5,14 +5,13 @@
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
-use std::process::Stdio;
 
 use rustix::termios::{Winsize, tcsetwinsize};
 use tokio::io::{AsyncRead, AsyncWrite, Interest};
 use tokio::net::UnixListener;
 use tokio::net::unix::pipe;
 
-use super::exec::Scratch;
+use super::exec::{Scratch, Wanted};
 use super::{Error, Place};
 use crate::oci::{self, Runtime};
 use crate::sys::socket;
@@ -63,12 +62,13 @@ pub async fn start(
 
     let mut scratch = Scratch::new(runtime, place)?;
     let console = streams.tty.then(|| Console::listen(&scratch.dir)).transpose()?;
-    let pipe = |wanted: bool| {
-        if wanted && !streams.tty { Stdio::piped() } else { Stdio::null() }
+    let wanted = if streams.tty {
+        Wanted::default()
+    } else {
+        Wanted { stdin: streams.stdin, stdout: streams.stdout, stderr: streams.stderr }
     };
-    let stdio = [streams.stdin, streams.stdout, streams.stderr].map(pipe);
     let path = console.as_ref().map(|console| console.path.as_path());
-    let mut child = scratch.start(runtime, place, command, path, stdio)?;
+    let (mut child, ends) = scratch.start(runtime, place, command, path, wanted)?;
 
     let master = match console {
         None => None,
@@ -84,7 +84,6 @@ pub async fn start(
             }
         },
     };
-    let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
     let (broken, lost) = (failed.clone(), failed.clone());
     // A task of its own: it goes on whether or not it is waited for.
     let task = tokio::spawn(async move {
@@ -98,9 +97,9 @@ pub async fn start(
             .map_err(|error| broken(format!("its terminal is of no use: {error}")));
     }
     Ok(Session {
-        stdin: stdin.map(|stdin| Box::new(stdin) as _),
-        stdout: stdout.map(|stdout| Box::new(stdout) as _),
-        stderr: stderr.map(|stderr| Box::new(stderr) as _),
+        stdin: ends.stdin.map(|stdin| Box::new(stdin) as _),
+        stdout: ends.stdout.map(|stdout| Box::new(stdout) as _),
+        stderr: ends.stderr.map(|stderr| Box::new(stderr) as _),
         resize: None,
         ended,
     })
