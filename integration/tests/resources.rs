@@ -95,8 +95,11 @@ async fn new_limits_hold_in_the_kernel_in_the_record_and_for_the_next_attempt() 
     assert_eq!(limits(&daemon, &id), expected);
     let merged = cri::LinuxContainerResources { cpu_shares: 512, ..change };
     assert_eq!(told(&daemon, &id).await, merged);
-    // All that it runs itself: runc gives a command, such as the probe, what the container began
-    // with.
+    // What is executed in it from now on, though runc gives it what the container began with;
+    // a moment after its start.
+    let script = "until [ \"$(cat /proc/$$/oom_score_adj)\" = 700 ] && [ \"$(cat /proc/self/oom_score_adj)\" = 700 ]; do sleep 0.02; done";
+    assert_eq!(daemon.try_exec(&id, &["sh", "-c", script], 30).await.unwrap().exit_code, 0);
+    // And all that it runs itself.
     let init = daemon.pid(&id).await;
     let children = std::fs::read_to_string(format!("/proc/{init}/task/{init}/children")).unwrap();
     for pid in children.split_whitespace().chain([init.to_string().as_str()]) {

@@ -11,11 +11,12 @@ use haled::monitor::exec::keep;
 use haled::monitor::serve::{Limits, serve};
 
 const USAGE: &str = "usage: haled-monitor --dir DIR [--idle-seconds N] [--start-seconds N]\n\
-    \x20      haled-monitor --exec PIDFILE RUNTIME ARGUMENT...\n\n\
+    \x20      haled-monitor --exec PIDFILE SCORE RUNTIME ARGUMENT...\n\n\
     Started by haled for each pod. DIR is the pod's run directory. A monitor that has nothing\n\
     to look after and nobody to talk to ends after --idle-seconds (60); an OCI runtime that\n\
     has not started its container after --start-seconds (120) is killed.\n\n\
-    With --exec it is the parent of one command: of the pid that RUNTIME writes to PIDFILE.\n";
+    With --exec it is the parent of one command: of the pid that RUNTIME writes to PIDFILE,\n\
+    whose oom_score_adj is to be SCORE; \"-\" leaves it.\n";
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args_os().skip(1).peekable();
@@ -37,13 +38,23 @@ fn main() -> ExitCode {
 
 /// Exit codes are the command's own; 125 stands for what went wrong here.
 fn exec(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
-    let (Some(pid_file), Some(runtime)) = (arguments.next(), arguments.next()) else {
+    let mut next = || arguments.next();
+    let (Some(pid_file), Some(score), Some(runtime)) = (next(), next(), next()) else {
+        eprint!("{USAGE}");
+        return ExitCode::from(2);
+    };
+    let score = match score.to_str() {
+        Some("-") => Ok(None),
+        Some(number) => number.parse::<i32>().map(Some).map_err(drop),
+        None => Err(()),
+    };
+    let Ok(score) = score else {
         eprint!("{USAGE}");
         return ExitCode::from(2);
     };
     let mut command = Command::new(runtime);
     command.args(arguments);
-    match keep(pid_file.as_ref(), command) {
+    match keep(pid_file.as_ref(), command, score) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             complain(format_args!("{error}"));

@@ -13,7 +13,9 @@ use nix::sys::wait::{WaitStatus, wait};
 
 /// Runs an `exec --detach --pid-file` and waits for the command. Gives its exit code,
 /// 128 + signal for one that was killed; the runtime's own where that failed.
-pub fn keep(pid_file: &Path, mut runtime: Command) -> io::Result<u8> {
+///
+/// `oom_score_adj`: the command's; the runtime gives it what its container began with.
+pub fn keep(pid_file: &Path, mut runtime: Command, oom_score_adj: Option<i32>) -> io::Result<u8> {
     nix::sys::prctl::set_child_subreaper(true)?;
     let runtime = i32::try_from(runtime.spawn()?.id()).map_err(io::Error::other)?;
     let mut command = None;
@@ -27,11 +29,39 @@ pub fn keep(pid_file: &Path, mut runtime: Command) -> io::Result<u8> {
             if command.is_none() || code != 0 {
                 return Ok(code);
             }
+            // Not waited for yet, its number is its own.
+            let lives = |command: &i32| ended.iter().all(|(pid, _)| pid != command);
+            if let Some((command, score)) = command.filter(lives).zip(oom_score_adj) {
+                prefer(command, score);
+            }
         } else {
             ended.push((pid, code));
         }
         if let Some((_, code)) = ended.iter().find(|(pid, _)| Some(*pid) == command) {
             return Ok(*code);
+        }
+    }
+}
+
+/// Sets the oom_score_adj of a process and of what it has started by now: from the top down, so
+/// that what is forked meanwhile either inherits it or is found. What can't be set (a process
+/// that has ended; a score that only the machine's root may lower, which an update of the
+/// limits has told of) stays as it is.
+fn prefer(command: i32, score: i32) {
+    let score = score.to_string();
+    let file = |pid: i32| format!("/proc/{pid}/oom_score_adj");
+    if std::fs::read_to_string(file(command)).is_ok_and(|own| own.trim() == score) {
+        return;
+    }
+    let mut left = vec![command];
+    while let Some(pid) = left.pop() {
+        if std::fs::write(file(pid), &score).is_err() {
+            continue;
+        }
+        for thread in std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten() {
+            let children = thread.and_then(|t| std::fs::read_to_string(t.path().join("children")));
+            let children = children.unwrap_or_default();
+            left.extend(children.split_ascii_whitespace().filter_map(|c| c.parse::<i32>().ok()));
         }
     }
 }

@@ -153,7 +153,9 @@ impl Runtime {
         write_process(exec, &process)?;
 
         let mut command = Command::new(&self.keeper);
-        command.arg("--exec").arg(exec.pid_file).arg(&self.path);
+        let score = exec.process.oom_score_adj();
+        let score = score.map_or_else(|| "-".to_owned(), |score| score.to_string());
+        command.arg("--exec").arg(exec.pid_file).arg(score).arg(&self.path);
         command.args(self.global_args());
         command.arg("--log").arg(scratch.join(LOG_FILE)).args(["--log-format", "json"]);
         command.args(["exec", "--detach"]).arg("--process").arg(process);
