@@ -11,12 +11,12 @@ use clap::{ArgMatches, CommandFactory as _};
 use clap_complete::CompletionCandidate as Candidate;
 use clap_complete::engine::{PathCompleter, ValueCompleter as _};
 
-use crate::proto::haled::Pod;
+use crate::proto::haled::{Field, Pod};
 
 use super::client::Address;
 use super::copy::Place;
 use super::options::{DEFAULT_NAMESPACE, Options};
-use super::{names, pods, status};
+use super::{Failure, explain, names, pods, status};
 
 /// How long someone who presses Tab waits at most.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -67,6 +67,20 @@ pub(super) fn namespaces(current: &OsStr) -> Vec<Candidate> {
     all.sort_unstable();
     all.dedup();
     starting(all.into_iter().map(Candidate::new).collect(), current)
+}
+
+/// Paths of fields that can be explained.
+pub(super) fn fields(current: &OsStr) -> Vec<Candidate> {
+    let typed = current.to_string_lossy();
+    let Some((above, _)) = typed.rsplit_once('.') else {
+        return starting(["pod", "probe"].map(Candidate::new).into(), current);
+    };
+    let found = Line::read().ask(async |address| explain::field(address, above).await);
+    let below = found.map(|field| field.fields).unwrap_or_default().into_iter();
+    let candidate = |field: Field| {
+        Candidate::new(format!("{above}.{}", field.name)).help(Some(field.about.into()))
+    };
+    starting(below.map(candidate).collect(), current)
 }
 
 /// Files here, and pods with the colon that a path in them comes after.
@@ -132,10 +146,13 @@ impl Line {
     }
 
     fn pods(&self) -> Vec<Pod> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let (Some(address), Ok(runtime)) = (&self.address, runtime) else { return Vec::new() };
-        let listed =
-            runtime.block_on(async { tokio::time::timeout(PATIENCE, pods::list(address)).await });
-        listed.ok().and_then(Result::ok).unwrap_or_default()
+        self.ask(async |address| pods::list(address).await).unwrap_or_default()
+    }
+
+    fn ask<T>(&self, what: impl AsyncFnOnce(&Address) -> Result<T, Failure>) -> Option<T> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().ok()?;
+        let address = self.address.as_ref()?;
+        let asked = async { tokio::time::timeout(PATIENCE, what(address)).await.ok() };
+        runtime.block_on(asked)?.ok()
     }
 }

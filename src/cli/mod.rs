@@ -19,6 +19,7 @@ mod copy;
 mod describe;
 mod events;
 mod exec;
+mod explain;
 mod health;
 mod image;
 mod json;
@@ -123,6 +124,7 @@ async fn dispatch(options: Options) -> Outcome {
             image::import(&address, name, source).await
         }
         Command::Image(ImageCommand::Rm { images }) => image::remove(&address, images).await,
+        Command::Explain(args) => explain::explain(&address, args).await,
         Command::Config => version::config(&address).await,
         Command::Version(args) => version::version(&address, args).await,
         Command::Completion(args) => shell::completion(args.shell),

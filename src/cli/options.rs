@@ -115,6 +115,10 @@ pub(super) enum Command {
             skopeo copy docker://nginx:1 docker-archive:/dev/stdout | halectl image import -"
     )]
     Image(ImageCommand),
+    /// Say which fields of a manifest haled takes: their kind, default, range, and what they do.
+    #[command(after_help = "Examples:\n  halectl explain probe\n  \
+        halectl explain pod.spec.containers.livenessProbe\n  halectl explain pod --recursive")]
+    Explain(ExplainArgs),
     /// Print where the socket is taken from, and the settings that haled runs with.
     #[command(
         after_help = "Examples:\n  halectl config\n  halectl config > /etc/haled/config.toml"
@@ -147,6 +151,16 @@ pub(super) struct VersionArgs {
 pub(super) enum ObjectFormat {
     Json,
     Yaml,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ExplainArgs {
+    /// probe, pod, or the path of a field: pod.spec.containers.image.
+    #[arg(add = ArgValueCompleter::new(complete::fields))]
+    pub(super) path: String,
+    /// Everything below it, too.
+    #[arg(long, short = 'R')]
+    pub(super) recursive: bool,
 }
 
 #[derive(Debug, Args)]

@@ -15,6 +15,8 @@ use tonic::{Code, Request, Response, Status, Streaming};
 use super::Face;
 use super::status::{invalid, of_image};
 use crate::container::state::nanos;
+use crate::health::fields::{Field, find};
+use crate::manifest::EXPLAINED;
 use crate::manifest::controller::{Applied, Error as ManifestError};
 use crate::pod::events::Event;
 use crate::proto::haled as wire;
@@ -158,6 +160,15 @@ impl Haled for Face {
         }))
     }
 
+    async fn explain(
+        &self,
+        request: Request<wire::ExplainRequest>,
+    ) -> Result<Response<wire::ExplainResponse>, Status> {
+        let path = request.into_inner().path;
+        let field = find(EXPLAINED, &path).map_err(Status::not_found)?;
+        Ok(Response::new(wire::ExplainResponse { field: Some(explained(field)) }))
+    }
+
     async fn import_image(
         &self,
         request: Request<Streaming<wire::ImportImageRequest>>,
@@ -203,6 +214,17 @@ impl Face {
                 drop(tokio::time::timeout(WATCH_LOOK, happened.recv()).await);
             }
         })
+    }
+}
+
+fn explained(field: &Field) -> wire::Field {
+    wire::Field {
+        name: field.name.to_owned(),
+        kind: field.kind().to_owned(),
+        allowed: field.allowed(),
+        default: field.default(),
+        about: field.about.to_owned(),
+        fields: field.below().iter().map(explained).collect(),
     }
 }
 

@@ -1,12 +1,16 @@
 //! Reading JSON objects that people wrote: every mistake with its path, what was found, what
 //! is allowed and, where one is near, the name that was probably meant. Pure.
 
+mod table;
+
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::ops::RangeInclusive;
 
 use serde_json::{Map, Value};
+
+pub use table::{Field, Shape, default_number, find, words};
 
 /// The longest text that is made of mistakes, in bytes. It travels in an HTTP/2 header, where
 /// a byte may become three, and clients take no more than 16 KiB of headers.

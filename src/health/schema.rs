@@ -4,31 +4,94 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::fields::{Mistakes, Object};
+use super::fields::{Field, Mistakes, Object, Shape, default_number};
 use super::{Handler, Kind, Probe};
 
-/// The shortest period.
-const LEAST_PERIOD: Duration = Duration::from_millis(100);
 /// The longest of every time, in seconds: Kubernetes' int32.
 const MOST_SECONDS: u64 = i32::MAX as u64;
 /// The highest threshold.
 const MOST_RUNS: u64 = i32::MAX as u64;
 
 const HANDLERS: &[&str] = &["exec", "httpGet", "tcpSocket", "grpc"];
-const FIELDS: &[&str] = &[
-    "exec",
-    "httpGet",
-    "tcpSocket",
-    "grpc",
-    "initialDelaySeconds",
-    "initialDelayMilliseconds",
-    "periodSeconds",
-    "periodMilliseconds",
-    "timeoutSeconds",
-    "timeoutMilliseconds",
-    "successThreshold",
-    "failureThreshold",
-    "terminationGracePeriodSeconds",
+const PORT: Shape = Shape::Other("1 to 65535, or the name of one of the container's ports");
+const HOST: Field = Field::new("host", Shape::Text("the pod's address"), "Where to connect to.");
+/// A command to run.
+pub const EXEC: &[Field] = &[Field::new(
+    "command",
+    Shape::Texts,
+    "The command and its arguments, run in the container without a shell. Exit code 0 passes.",
+)];
+const TCP_SOCKET: &[Field] =
+    &[Field::new("port", PORT, "Passes when it can be connected to."), HOST];
+const GRPC: &[Field] = &[
+    Field::new("port", Shape::Number(1, 65535, None), "Of the gRPC health service; must be there."),
+    Field::new("service", Shape::Text(""), "What is asked about."),
+];
+const HTTP_HEADER: &[Field] = &[
+    Field::new("name", Shape::Needed, "The header's name."),
+    Field::new("value", Shape::Text(""), "The header's value."),
+];
+/// A page to get.
+pub const HTTP_GET: &[Field] = &[
+    Field::new("path", Shape::Text("/"), "What is got, with its query. 200 to 399 passes."),
+    Field::new("port", PORT, "Of the server; must be there."),
+    HOST,
+    Field::new(
+        "scheme",
+        Shape::Word(&["HTTP", "HTTPS"]),
+        "With HTTPS the certificate is not looked at.",
+    ),
+    Field::new("httpHeaders", Shape::Objects(HTTP_HEADER), "Sent with the request."),
+];
+/// A probe's fields.
+pub const FIELDS: &[Field] = &[
+    Field::new("exec", Shape::Object(EXEC), "Runs a command in the container."),
+    Field::new("httpGet", Shape::Object(HTTP_GET), "Gets a page."),
+    Field::new("tcpSocket", Shape::Object(TCP_SOCKET), "Connects to a port."),
+    Field::new("grpc", Shape::Object(GRPC), "Asks a gRPC health service."),
+    Field::new(
+        "initialDelaySeconds",
+        Shape::Number(0, MOST_SECONDS, Some(0)),
+        "From the container's start to the first run.",
+    ),
+    Field::new(
+        "initialDelayMilliseconds",
+        Shape::Number(0, MOST_SECONDS, None),
+        "In place of initialDelaySeconds; haled's own.",
+    ),
+    Field::new("periodSeconds", Shape::Number(1, MOST_SECONDS, Some(10)), "From run to run."),
+    Field::new(
+        "periodMilliseconds",
+        Shape::Number(100, MOST_SECONDS, None),
+        "In place of periodSeconds; haled's own.",
+    ),
+    Field::new(
+        "timeoutSeconds",
+        Shape::Number(1, MOST_SECONDS, Some(1)),
+        "A run that takes longer has failed; a command is killed.",
+    ),
+    Field::new(
+        "timeoutMilliseconds",
+        Shape::Number(1, MOST_SECONDS, None),
+        "In place of timeoutSeconds; haled's own.",
+    ),
+    Field::new(
+        "successThreshold",
+        Shape::Number(1, MOST_RUNS, Some(1)),
+        "Runs in a row that pass until the probe passes again; 1 but for readiness.",
+    ),
+    Field::new(
+        "failureThreshold",
+        Shape::Number(1, MOST_RUNS, Some(3)),
+        "Runs in a row that fail until the probe fails: liveness and startup then have the \
+         container killed and started again, readiness has it not ready.",
+    ),
+    Field::new(
+        "terminationGracePeriodSeconds",
+        Shape::Number(1, MOST_SECONDS, None),
+        "The time the container has to end when this probe has failed, in place of the pod's. \
+         Not of readiness.",
+    ),
 ];
 
 /// A container's named ports. `None`: the names aren't known here.
@@ -44,25 +107,24 @@ pub fn probe(
 ) -> Option<Probe> {
     let before = mistakes.0.len();
     let object = Object::new(path, value, mistakes)?;
-    object.only(FIELDS, &[], mistakes);
+    object.known(FIELDS, &[], mistakes);
     let handler = handler(&object, ports, mistakes);
-    let second = Duration::from_secs(1);
-    let zero = Duration::ZERO;
-    let initial_delay = time(&object, "initialDelay", zero, zero, mistakes);
-    let period = time(&object, "period", 10 * second, LEAST_PERIOD, mistakes);
-    let timeout = time(&object, "timeout", second, Duration::from_millis(1), mistakes);
-    let runs = |name, default: u32, mistakes: &mut Mistakes| {
-        let given = object.integer(name, 1..=MOST_RUNS, mistakes);
-        given.and_then(|given| u32::try_from(given).ok()).unwrap_or(default)
+    let initial_delay = time(&object, "initialDelay", mistakes);
+    let period = time(&object, "period", mistakes);
+    let timeout = time(&object, "timeout", mistakes);
+    let runs = |name, mistakes: &mut Mistakes| {
+        let given = object.number(FIELDS, name, mistakes);
+        // The table's bounds are an i32's.
+        given.unwrap_or_else(|| default_number(FIELDS, name)) as u32
     };
-    let success_threshold = runs("successThreshold", 1, mistakes);
-    let failure_threshold = runs("failureThreshold", 3, mistakes);
+    let success_threshold = runs("successThreshold", mistakes);
+    let failure_threshold = runs("failureThreshold", mistakes);
     if kind != Kind::Readiness && success_threshold != 1 {
         let what = format!("is {success_threshold}: a {} probe's can only be 1", kind.as_str());
         mistakes.add(object.at("successThreshold"), what);
     }
     let grace = "terminationGracePeriodSeconds";
-    let termination_grace = object.integer(grace, 1..=MOST_SECONDS, mistakes);
+    let termination_grace = object.number(FIELDS, grace, mistakes);
     if kind == Kind::Readiness && object.get(grace).is_some() {
         mistakes.add(object.at(grace), "a readiness probe stops nothing, so it can't have one");
     }
@@ -79,23 +141,16 @@ pub fn probe(
 }
 
 /// `<name>Seconds`, or `<name>Milliseconds` in its place.
-fn time(
-    object: &Object<'_>,
-    name: &str,
-    default: Duration,
-    least: Duration,
-    mistakes: &mut Mistakes,
-) -> Duration {
+fn time(object: &Object<'_>, name: &str, mistakes: &mut Mistakes) -> Duration {
     let (seconds, millis) = (format!("{name}Seconds"), format!("{name}Milliseconds"));
     if object.get(&seconds).is_some() && object.get(&millis).is_some() {
         mistakes.add(object.path.clone(), format!("{seconds} and {millis} can't both be there"));
     }
-    let least_millis = u64::try_from(least.as_millis()).unwrap_or(u64::MAX);
-    if let Some(given) = object.integer(&millis, least_millis..=MOST_SECONDS, mistakes) {
+    if let Some(given) = object.number(FIELDS, &millis, mistakes) {
         return Duration::from_millis(given);
     }
-    let given = object.integer(&seconds, least_millis.div_ceil(1000)..=MOST_SECONDS, mistakes);
-    given.map_or(default, Duration::from_secs)
+    let given = object.number(FIELDS, &seconds, mistakes);
+    Duration::from_secs(given.unwrap_or_else(|| default_number(FIELDS, &seconds)))
 }
 
 /// Reads what a probe or a hook does.
@@ -115,7 +170,7 @@ pub(crate) fn handler(
     let inner = object.object(name, mistakes)?;
     match name {
         "exec" => {
-            inner.only(&["command"], &[], mistakes);
+            inner.known(EXEC, &[], mistakes);
             let command = inner.strings("command", mistakes);
             if command.first().is_none_or(String::is_empty) {
                 mistakes.add(inner.at("command"), "is empty: name a command and its arguments");
@@ -124,18 +179,18 @@ pub(crate) fn handler(
             Some(Handler::Exec { command })
         }
         "tcpSocket" => {
-            inner.only(&["port", "host"], &[], mistakes);
+            inner.known(TCP_SOCKET, &[], mistakes);
             let host = host(&inner, mistakes);
             Some(Handler::TcpSocket { port: port(&inner, ports, mistakes)?, host })
         }
         "grpc" => {
-            inner.only(&["port", "service"], &[], mistakes);
+            inner.known(GRPC, &[], mistakes);
             let service = inner.string("service", mistakes).unwrap_or_default();
             if inner.get("port").is_none() {
                 mistakes.add(inner.path.clone(), "field \"port\" is missing");
             }
             // A name is no port here, as in Kubernetes.
-            let port = inner.integer("port", 1..=65535, mistakes)?;
+            let port = inner.number(GRPC, "port", mistakes)?;
             Some(Handler::Grpc { port: u16::try_from(port).ok()?, service })
         }
         _ => http_get(&inner, ports, mistakes),
@@ -143,7 +198,7 @@ pub(crate) fn handler(
 }
 
 fn http_get(object: &Object<'_>, ports: Ports<'_>, mistakes: &mut Mistakes) -> Option<Handler> {
-    object.only(&["path", "port", "host", "scheme", "httpHeaders"], &[], mistakes);
+    object.known(HTTP_GET, &[], mistakes);
     let path = object.string("path", mistakes).unwrap_or_default();
     let path = if path.starts_with('/') { path } else { format!("/{path}") };
     if path.bytes().any(|byte| byte <= b' ' || byte == 0x7f) {
@@ -161,7 +216,7 @@ fn http_get(object: &Object<'_>, ports: Ports<'_>, mistakes: &mut Mistakes) -> O
     let mut headers = Vec::new();
     for (path, value) in object.list("httpHeaders", mistakes) {
         let Some(header) = Object::new(path.clone(), value, mistakes) else { continue };
-        header.only(&["name", "value"], &[], mistakes);
+        header.known(HTTP_HEADER, &[], mistakes);
         let Some(name) = header.required("name", mistakes) else { continue };
         let value = header.string("value", mistakes).unwrap_or_default();
         let good = hyper::header::HeaderName::from_bytes(name.as_bytes()).is_ok()
@@ -237,7 +292,7 @@ mod tests {
     #[test]
     fn milliseconds_stand_in_place_of_seconds() {
         let value = json!({ "tcpSocket": { "port": 1 }, "periodMilliseconds": 100 });
-        assert_eq!(read(&value, Kind::Liveness).unwrap().period, LEAST_PERIOD);
+        assert_eq!(read(&value, Kind::Liveness).unwrap().period, Duration::from_millis(100));
     }
 
     #[test]

@@ -25,7 +25,7 @@ use crate::network::Dns;
 use crate::oci::model::Propagation;
 use crate::pod::config::SandboxConfig;
 
-pub use parse::parse;
+pub use parse::{EXPLAINED, parse};
 pub use variables::{Facts, Value, Variable};
 
 /// Users, and groups, of a pod that has its own: as many as a kubelet gives one.

@@ -268,6 +268,19 @@ impl Haled for Canned {
         }))
     }
 
+    async fn explain(
+        &self,
+        request: Request<v1::ExplainRequest>,
+    ) -> Result<Response<v1::ExplainResponse>, Status> {
+        let path = request.into_inner().path;
+        if path != "pod" {
+            return Err(Status::not_found(format!("there is no \"{path}\" to explain")));
+        }
+        let spec = v1::Field { name: "spec".into(), ..Default::default() };
+        let field = v1::Field { name: path, fields: vec![spec], ..Default::default() };
+        Ok(Response::new(v1::ExplainResponse { field: Some(field) }))
+    }
+
     async fn import_image(
         &self,
         request: Request<Streaming<v1::ImportImageRequest>>,

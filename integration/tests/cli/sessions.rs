@@ -342,6 +342,20 @@ async fn settings_and_versions_are_the_daemons_own() {
         .output()
         .unwrap();
     assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
+    let (code, explained, _) = run(&daemon, &["explain", "pod.spec.containers.livenessProbe"]);
+    assert_eq!(code, Some(0));
+    for part in [
+        "pod.spec.containers.livenessProbe  <object>\n",
+        "\n  periodSeconds  <integer>  1 to 2147483647; default 10\n    From run to run.\n",
+    ] {
+        assert!(explained.contains(part), "{explained}");
+    }
+    let (_, whole, _) = run(&daemon, &["explain", "probe", "--recursive"]);
+    assert!(whole.contains("\n    scheme  <string>  HTTP, HTTPS; default HTTP\n"), "{whole}");
+    let (code, _, error) = run(&daemon, &["explain", "pod.spec.container"]);
+    let told = "halectl: pod.spec has no field \"container\" that haled takes; did you mean \
+                \"containers\"?\n";
+    assert_eq!((code, error.as_str()), (Some(1), told));
     let (_, versions, _) = run(&daemon, &["version"]);
     assert!(versions.contains("runc version ") && versions.contains(", the default"), "{versions}");
 }

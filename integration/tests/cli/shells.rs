@@ -31,7 +31,8 @@ fn shell(server: &Server, words: &[&str], load: &str) -> Terminal {
     terminal
 }
 
-const CASES: [(&str, &str); 6] = [
+const CASES: [(&str, &str); 7] = [
+    ("halectl explain pod.s", "halectl explain pod.spec"),
     ("halectl descr", "halectl describe"),
     ("halectl get pods we", "halectl get pods web"),
     ("halectl logs other/d", "halectl logs other/db"),

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use super::files::Sources;
 use super::resources::{Amounts, amounts, ports};
+use super::schema::CONTAINER;
 use super::security::{self, PodSecurity};
 use super::{env, hooks, label, one_of, volumes};
 use crate::container::config::ContainerConfig;
@@ -14,29 +15,6 @@ use crate::manifest::{Planned, PullPolicy};
 use crate::network::PortMapping;
 use crate::oci::model::PidMode;
 
-const FIELDS: &[&str] = &[
-    "args",
-    "command",
-    "env",
-    "envFrom",
-    "image",
-    "imagePullPolicy",
-    "lifecycle",
-    "livenessProbe",
-    "name",
-    "ports",
-    "readinessProbe",
-    "resources",
-    "restartPolicy",
-    "restartPolicyRules",
-    "securityContext",
-    "startupProbe",
-    "stdin",
-    "stdinOnce",
-    "tty",
-    "volumeMounts",
-    "workingDir",
-];
 const LATER: &[&str] =
     &["resizePolicy", "terminationMessagePath", "terminationMessagePolicy", "volumeDevices"];
 
@@ -81,7 +59,7 @@ pub(super) fn container(
     scope: &Scope<'_>,
     mistakes: &mut Mistakes,
 ) -> Option<Parsed> {
-    object.only(FIELDS, LATER, mistakes);
+    object.known(CONTAINER, LATER, mistakes);
     let name = label(object, "name", mistakes);
     let image = object.required("image", mistakes);
     let pull = pull_policy(object, "imagePullPolicy", mistakes);

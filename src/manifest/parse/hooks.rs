@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use super::schema::{CONTAINER, HOOK, LIFECYCLE, SLEEP};
 use super::{objects, one_of};
-use crate::health::fields::{Mistakes, Object};
+use crate::health::fields::{Mistakes, Object, words};
 use crate::health::schema::{self, Ports};
 use crate::health::{
     ContainerPolicy, Handler, Hook, Hooks, RestartPolicy, RestartRule, RuleAction,
@@ -33,7 +34,7 @@ pub(super) fn policy(
     ports: Ports<'_>,
     mistakes: &mut Mistakes,
 ) -> ContainerPolicy {
-    let restart = restart_policy(object, &["Always", "OnFailure", "Never"], mistakes);
+    let restart = restart_policy(object, words(CONTAINER, "restartPolicy"), mistakes);
     let rules = rules(object, mistakes);
     if !rules.is_empty() && restart.is_none() {
         let what = "needs a restartPolicy of the container's own beside it";
@@ -44,7 +45,7 @@ pub(super) fn policy(
 
 fn hooks(object: &Object<'_>, ports: Ports<'_>, mistakes: &mut Mistakes) -> Hooks {
     let Some(lifecycle) = object.object("lifecycle", mistakes) else { return Hooks::default() };
-    lifecycle.only(&["postStart", "preStop"], &["stopSignal"], mistakes);
+    lifecycle.known(LIFECYCLE, &["stopSignal"], mistakes);
     Hooks {
         post_start: hook(&lifecycle, "postStart", ports, mistakes),
         pre_stop: hook(&lifecycle, "preStop", ports, mistakes),
@@ -58,7 +59,7 @@ fn hook(
     mistakes: &mut Mistakes,
 ) -> Option<Hook> {
     let object = lifecycle.object(field, mistakes)?;
-    object.only(&["exec", "httpGet", "sleep"], &["tcpSocket"], mistakes);
+    object.known(HOOK, &["tcpSocket"], mistakes);
     let Some(sleep) = object.object("sleep", mistakes) else {
         let handler = schema::handler(&object, ports, mistakes)?;
         return matches!(handler, Handler::Exec { .. } | Handler::HttpGet { .. })
@@ -67,11 +68,11 @@ fn hook(
     if object.get("exec").is_some() || object.get("httpGet").is_some() {
         mistakes.add(object.path.clone(), "exactly one of exec, httpGet and sleep is wanted");
     }
-    sleep.only(&["seconds"], &[], mistakes);
+    sleep.known(SLEEP, &[], mistakes);
     if sleep.get("seconds").is_none() {
         mistakes.add(sleep.path.clone(), "field \"seconds\" is missing");
     }
-    let seconds = sleep.integer("seconds", 0..=i32::MAX as u64, mistakes)?;
+    let seconds = sleep.number(SLEEP, "seconds", mistakes)?;
     Some(Hook::Sleep(Duration::from_secs(seconds)))
 }
 

@@ -9,6 +9,7 @@ mod hooks;
 mod locate;
 mod pod;
 mod resources;
+mod schema;
 mod security;
 #[cfg(test)]
 mod tests;
@@ -22,6 +23,7 @@ use super::{Errors, Located, PodPlan};
 use crate::health::fields::{Mistake, Mistakes, Object, nearest};
 use files::Sources;
 use locate::Places;
+pub use schema::EXPLAINED;
 
 /// Documents in one manifest.
 const MAX_DOCUMENTS: usize = 256;

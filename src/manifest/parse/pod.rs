@@ -9,9 +9,10 @@ use super::container::{self, Scope};
 use super::files::Sources;
 use super::hooks::restart_policy;
 use super::resources::Amounts;
+use super::schema::{METADATA, POD, SPEC};
 use super::security::{self, PodSecurity};
 use super::{label, objects, one_of, subdomain, volumes};
-use crate::health::fields::{Mistakes, Object};
+use crate::health::fields::{Mistakes, Object, default_number, words};
 use crate::health::{Heal, Policy};
 use crate::manifest::PodPlan;
 use crate::manifest::dns::{MAX_SEARCH_CHARS, MAX_SEARCHES, MAX_SERVERS};
@@ -22,14 +23,9 @@ use crate::sys::userns::IdMaps;
 
 /// Containers in one pod.
 const MAX_CONTAINERS: usize = 64;
-/// terminationGracePeriodSeconds' default.
-const DEFAULT_GRACE: u64 = 30;
 /// The longest hostname Linux takes, in bytes (sethostname(2)).
 const MAX_HOSTNAME: usize = 64;
 
-const POD: &[&str] = &["apiVersion", "kind", "metadata", "spec"];
-/// creationTimestamp is in all that kubectl writes; a null one is as good as none.
-const METADATA: &[&str] = &["name", "namespace", "labels", "annotations", "creationTimestamp"];
 const METADATA_LATER: &[&str] = &[
     "deletionGracePeriodSeconds",
     "deletionTimestamp",
@@ -41,24 +37,6 @@ const METADATA_LATER: &[&str] = &[
     "resourceVersion",
     "selfLink",
     "uid",
-];
-const SPEC: &[&str] = &[
-    "activeDeadlineSeconds",
-    "containers",
-    "dnsConfig",
-    "dnsPolicy",
-    "hostAliases",
-    "hostIPC",
-    "hostNetwork",
-    "hostPID",
-    "hostUsers",
-    "hostname",
-    "initContainers",
-    "restartPolicy",
-    "securityContext",
-    "shareProcessNamespace",
-    "terminationGracePeriodSeconds",
-    "volumes",
 ];
 const SPEC_LATER: &[&str] = &[
     "affinity",
@@ -96,11 +74,11 @@ pub(super) fn pod(
     mistakes: &mut Mistakes,
 ) -> Option<PodPlan> {
     let before = mistakes.0.len();
-    object.only(POD, &["status"], mistakes);
+    object.known(POD, &["status"], mistakes);
     let empty = Value::Object(serde_json::Map::new());
     let metadata = object.get("metadata").unwrap_or(&empty);
     let metadata = Object::new(object.at("metadata"), metadata, mistakes)?;
-    metadata.only(METADATA, METADATA_LATER, mistakes);
+    metadata.known(METADATA, METADATA_LATER, mistakes);
     let name = subdomain(&metadata, "name", mistakes).unwrap_or_default();
     let namespace = match metadata.get("namespace") {
         Some(_) => label(&metadata, "namespace", mistakes).unwrap_or_default(),
@@ -112,7 +90,7 @@ pub(super) fn pod(
         mistakes.add(object.path.clone(), "field \"spec\" is missing");
     }
     let spec = object.object("spec", mistakes)?;
-    spec.only(SPEC, SPEC_LATER, mistakes);
+    spec.known(SPEC, SPEC_LATER, mistakes);
     let security = PodSecurity::read(&spec, mistakes);
     let (own_dns, added_dns) = dns(&spec, mistakes);
     let mut sandbox = sandbox(&spec, &name, &namespace, mistakes);
@@ -120,8 +98,8 @@ pub(super) fn pod(
     sandbox.sysctls.clone_from(&security.sysctls);
     let names: BTreeSet<String> = volume_names(&spec);
     let amounts = all_amounts(&spec);
-    let all = ["Always", "OnFailure", "Never"];
-    let restart = restart_policy(&spec, &all, mistakes).unwrap_or_default();
+    let all = words(SPEC, "restartPolicy");
+    let restart = restart_policy(&spec, all, mistakes).unwrap_or_default();
     let scope = Scope {
         pod: &name,
         namespace: &namespace,
@@ -134,17 +112,15 @@ pub(super) fn pod(
         pid_mode: sandbox.pid.clone(),
         restart,
     };
-    let seconds = |field, least, mistakes: &mut Mistakes| {
-        spec.integer(field, least..=u64::from(u32::MAX), mistakes).map(Duration::from_secs)
-    };
-    let grace = seconds("terminationGracePeriodSeconds", 0, mistakes);
+    let grace = "terminationGracePeriodSeconds";
+    let grace = spec.number(SPEC, grace, mistakes).unwrap_or_else(|| default_number(SPEC, grace));
     let mut plan = PodPlan {
         sandbox,
         init: Vec::new(),
         containers: Vec::new(),
         health: Policy { heal: Heal::Restart, restart, ..Policy::default() },
-        grace: grace.unwrap_or(Duration::from_secs(DEFAULT_GRACE)),
-        deadline: seconds("activeDeadlineSeconds", 1, mistakes),
+        grace: Duration::from_secs(grace),
+        deadline: spec.number(SPEC, "activeDeadlineSeconds", mistakes).map(Duration::from_secs),
         added_dns,
         volumes: volumes::volumes(&spec, &scope, mistakes),
         fs_group: security.fs_group,
@@ -249,8 +225,7 @@ fn sandbox(
 /// A pod's own settings, or what is added to the node's. Neither: the node's resolv.conf as
 /// it is, which is also what ClusterFirst means without a cluster.
 fn dns(spec: &Object<'_>, mistakes: &mut Mistakes) -> (Option<Dns>, Option<Dns>) {
-    let policies = ["ClusterFirst", "ClusterFirstWithHostNet", "Default", "None"];
-    let policy = one_of(spec, "dnsPolicy", &policies, mistakes);
+    let policy = one_of(spec, "dnsPolicy", words(SPEC, "dnsPolicy"), mistakes);
     let Some(object) = spec.object("dnsConfig", mistakes) else {
         if policy == Some("None") {
             mistakes.add(spec.at("dnsPolicy"), "None needs a dnsConfig with nameservers");

@@ -2,15 +2,15 @@
 
 use serde_json::Value;
 
+use super::schema::{AMOUNTS, PORT, RESOURCES};
 use super::{label, objects, one_of};
-use crate::health::fields::{Mistakes, Object};
+use crate::health::fields::{Mistakes, Object, words};
 use crate::manifest::quantity::{bytes, millicores};
 use crate::network::PortMapping;
 use crate::oci::model::Resources;
 
 /// Microseconds: the period of CPU limits, Kubernetes' own.
 const CPU_PERIOD_US: u64 = 100_000;
-const PORT: &[&str] = &["name", "containerPort", "hostPort", "hostIP", "protocol"];
 
 /// What a container asks for and may have: thousandths of a CPU, and bytes.
 #[derive(Debug, Clone, Copy, Default)]
@@ -28,9 +28,9 @@ pub(super) fn ports(
 ) -> (Vec<(String, u16)>, Vec<PortMapping>) {
     let (mut named, mut published) = (Vec::new(), Vec::new());
     for port in objects(object, "ports", mistakes) {
-        port.only(PORT, &[], mistakes);
+        port.known(PORT, &[], mistakes);
         let number = |field: &str, mistakes: &mut Mistakes| {
-            let number = port.integer(field, 1..=65535, mistakes)?;
+            let number = port.number(PORT, field, mistakes)?;
             u16::try_from(number).ok()
         };
         if port.get("containerPort").is_none() {
@@ -38,7 +38,7 @@ pub(super) fn ports(
         }
         let container_port = number("containerPort", mistakes);
         let host_port = number("hostPort", mistakes);
-        let protocol = one_of(&port, "protocol", &["TCP", "UDP", "SCTP"], mistakes);
+        let protocol = one_of(&port, "protocol", words(PORT, "protocol"), mistakes);
         let protocol = protocol.unwrap_or("TCP").to_ascii_lowercase();
         let host_ip = port.string("hostIP", mistakes).filter(|ip| !ip.is_empty());
         let host_ip = host_ip.and_then(|ip| {
@@ -67,10 +67,10 @@ pub(super) fn ports(
 /// Requests and limits.
 pub(super) fn amounts(object: &Object<'_>, mistakes: &mut Mistakes) -> Amounts {
     let Some(both) = object.object("resources", mistakes) else { return Amounts::default() };
-    both.only(&["limits", "requests"], &["claims"], mistakes);
+    both.known(RESOURCES, &["claims"], mistakes);
     let mut read = |field: &str| {
         let Some(amounts) = both.object(field, mistakes) else { return (None, None) };
-        amounts.only(&["cpu", "memory"], &["ephemeral-storage"], mistakes);
+        amounts.known(AMOUNTS, &["ephemeral-storage"], mistakes);
         let cpu = amount(&amounts, "cpu", "500m and 2", millicores, mistakes);
         (cpu, amount(&amounts, "memory", "64Mi and 1G", bytes, mistakes))
     };
