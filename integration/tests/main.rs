@@ -28,3 +28,4 @@ mod status;
 mod store;
 mod stream;
 mod survival;
+mod top;

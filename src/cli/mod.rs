@@ -36,6 +36,7 @@ mod status;
 mod table;
 #[cfg(test)]
 mod tests;
+mod top;
 mod version;
 mod wait;
 
@@ -118,6 +119,7 @@ async fn dispatch(options: Options) -> Outcome {
         Command::PortForward(args) => port_forward::port_forward(&address, namespace, args).await,
         Command::Cp(args) => copy::copy(&address, namespace, args).await,
         Command::Events(args) => events::events(&address, namespace, args).await,
+        Command::Top(args) => top::top(&address, named, args).await,
         Command::Image(ImageCommand::Ls) => image::list(&address).await,
         Command::Image(ImageCommand::Pull { reference }) => image::pull(&address, reference).await,
         Command::Image(ImageCommand::Import { name, source }) => {

@@ -107,6 +107,10 @@ pub(super) enum Command {
     #[command(after_help = "Examples:\n  halectl events web\n  halectl events -w -A\n  \
         halectl events -l app=web --time clock")]
     Events(EventsArgs),
+    /// Watch pods, what they use and what their probes give; or print that once.
+    #[command(after_help = "Examples:\n  halectl top\n  halectl top pods\n  \
+        halectl -n default top containers")]
+    Top(TopArgs),
     /// List, pull, import and remove images.
     #[command(
         subcommand,
@@ -138,6 +142,21 @@ pub(super) enum Command {
         /// It must be there.
         dir: PathBuf,
     },
+}
+
+#[derive(Debug, Args)]
+pub(super) struct TopArgs {
+    /// Print a table of these, once. Not given, and on a terminal: the screen.
+    pub(super) what: Option<TopKind>,
+}
+
+/// What `top` prints a table of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum TopKind {
+    #[value(aliases = ["pod", "po"])]
+    Pods,
+    #[value(aliases = ["container"])]
+    Containers,
 }
 
 #[derive(Debug, Args)]

@@ -13,12 +13,13 @@ use tokio_util::io::StreamReader;
 use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::Face;
-use super::status::{invalid, of_image};
+use super::status::{invalid, of_image, of_pod};
 use crate::container::state::nanos;
 use crate::health::fields::{Field, find};
 use crate::manifest::EXPLAINED;
 use crate::manifest::controller::{Applied, Error as ManifestError};
 use crate::pod::events::Event;
+use crate::proto::cri;
 use crate::proto::haled as wire;
 use crate::proto::haled::haled_server::Haled;
 
@@ -94,6 +95,29 @@ impl Haled for Face {
     ) -> Result<Response<Self::WatchPodsStream>, Status> {
         let request = request.into_inner();
         Ok(Response::new(Box::pin(self.clone().watch(request).map(Ok))))
+    }
+
+    async fn restart_container(
+        &self,
+        request: Request<wire::RestartContainerRequest>,
+    ) -> Result<Response<wire::RestartContainerResponse>, Status> {
+        let id = request.into_inner().container_id;
+        let (_, container) = self.pods.container(&id).map_err(of_pod)?;
+        self.pods.restart(&container.id).await.map_err(of_pod)?;
+        Ok(Response::new(wire::RestartContainerResponse {}))
+    }
+
+    async fn usage(
+        &self,
+        _request: Request<wire::UsageRequest>,
+    ) -> Result<Response<wire::UsageResponse>, Status> {
+        let all = self.list_container_stats(cri::ListContainerStatsRequest::default()).await?;
+        let containers = all.stats.into_iter().map(|stats| wire::ContainerUsage {
+            container_id: stats.attributes.map(|attributes| attributes.id).unwrap_or_default(),
+            cpu_nanocores: stats.cpu.and_then(|cpu| cpu.usage_nano_cores).map(|n| n.value),
+            memory_bytes: stats.memory.and_then(|m| m.working_set_bytes).map(|n| n.value),
+        });
+        Ok(Response::new(wire::UsageResponse { containers: containers.collect() }))
     }
 
     async fn events(

@@ -24,7 +24,7 @@ use std::time::{Duration, SystemTime};
 use serde::{Deserialize, Serialize};
 
 pub use backoff::{Backoff, BackoffSettings};
-pub use policy::{LIVENESS_KILL, POST_START_KILL, STARTUP_KILL, Sequel, is_kill};
+pub use policy::{LIVENESS_KILL, POST_START_KILL, RESTART_ASKED, STARTUP_KILL, Sequel, is_kill};
 pub use prober::Prober;
 pub use run::{PAUSE, ProberFault, TRIES, call, run};
 

@@ -9,10 +9,13 @@ pub const STARTUP_KILL: &str = "StartupProbeFailed";
 /// Reason of a container that was ended because its postStart hook failed.
 pub const POST_START_KILL: &str = "FailedPostStartHook";
 
-/// Whether `reason` of an ended container says that its health was why haled ended it. Such
-/// an end is a failure, whatever its exit code.
+/// Reason of a container that a person had ended for it to run again.
+pub const RESTART_ASKED: &str = "RestartRequested";
+
+/// Whether `reason` of an ended container says that its health, or a wish for it to run again,
+/// was why haled ended it. Such an end is a failure, whatever its exit code.
 pub fn is_kill(reason: &str) -> bool {
-    [LIVENESS_KILL, STARTUP_KILL, POST_START_KILL].contains(&reason)
+    [LIVENESS_KILL, STARTUP_KILL, POST_START_KILL, RESTART_ASKED].contains(&reason)
 }
 
 /// What follows a container's end.

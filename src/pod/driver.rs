@@ -65,6 +65,8 @@ pub(super) enum Call {
         reply: Reply<()>,
     },
     Remove(ContainerId, Reply<()>),
+    /// End it and let it run again.
+    Restart(ContainerId, Reply<()>),
     ReopenLog(ContainerId, Reply<()>),
     Update(ContainerId, Box<Limits>, Reply<()>),
     UpdateSandbox(Box<SandboxResources>, Reply<()>),
@@ -391,6 +393,7 @@ impl Driver {
             Call::Start(id, reply) => self.start(&id, reply),
             Call::Stop { id, grace, reply } => self.stop(&id, grace, reply),
             Call::Remove(id, reply) => self.remove(&id, reply),
+            Call::Restart(id, reply) => self.restart_asked(&id, reply),
             Call::ReopenLog(id, reply) => self.reopen_log(&id, reply),
             Call::Update(id, change, reply) => self.update(&id, *change, reply),
             Call::Checkpoint(id, wanted, reply) => self.checkpoint(&id, *wanted, reply),

@@ -173,6 +173,12 @@ impl Pods {
         ask(&handle, |reply| Call::Remove(id.clone(), reply)).await
     }
 
+    /// Ends a running container that haled heals, and has it run again at once.
+    pub async fn restart(&self, id: &ContainerId) -> Result<()> {
+        let handle = self.handle_of(id)?;
+        ask(&handle, |reply| Call::Restart(id.clone(), reply)).await
+    }
+
     /// Reopens a container's log.
     pub async fn reopen_log(&self, id: &ContainerId) -> Result<()> {
         let handle = self.handle_of(id)?;

@@ -1,16 +1,19 @@
 //! The driver's part for restarting: when an ended container runs again, and as what.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
-use super::driver::{Container, Driver, Work};
+use super::Error;
+use super::driver::{Container, Driver, Reply, Work};
 use super::heal::LEAST_GRACE;
+use super::lifecycle::no_container;
 use super::record::Origin;
 use crate::container::config::ContainerConfig;
 use crate::container::state::{Ended, State, nanos};
-use crate::health::{Heal, Policy, Sequel, is_kill};
+use crate::health::{Heal, Policy, RESTART_ASKED, Sequel, is_kill};
 use crate::id::ContainerId;
 use crate::meter::{self, Measured};
 
@@ -48,6 +51,9 @@ impl Driver {
         let decided = restarting.next_start_at.filter(|_| restarting.after.as_ref() == Some(&id));
         let next = decided.unwrap_or_else(|| {
             let delay = restarting.backoff.after_exit(ran, &self.services.backoff.load());
+            // Whoever asked for it is waiting.
+            let asked = ended.reason == RESTART_ASKED;
+            let delay = if asked { Duration::ZERO } else { delay };
             let delay = i64::try_from(delay.as_nanos()).unwrap_or(i64::MAX);
             ended.finished_at.saturating_add(delay)
         });
@@ -90,6 +96,33 @@ impl Driver {
             && ended.code == 0
             && !policy.probes.contains_key(name)
             && policy.probes.keys().any(comes_later)
+    }
+
+    /// A client wants a running container ended and run again, which haled does only where it
+    /// would have by itself.
+    pub(super) fn restart_asked(&mut self, id: &ContainerId, reply: Reply<()>) {
+        let Some(at) = self.find(id) else { return self.answers.add(reply, Err(no_container(id))) };
+        let name = self.containers[at].config.name.clone();
+        let restarts = self.policy.as_ref().filter(|_| self.restarts());
+        let restarts = restarts.is_some_and(|policy| policy.after(&name, 1, true) != Sequel::Rest);
+        let why = if !matches!(self.containers[at].record.state, State::Running(_)) {
+            Some("does not run")
+        } else if !restarts {
+            Some("is none that haled restarts, by its pod's restart policy or annotations")
+        } else {
+            None
+        };
+        if let Some(why) = why {
+            let why = format!("container \"{name}\" of pod \"{}\" {why}", self.config.name);
+            return self.answers.add(reply, Err(Arc::new(Error::WrongState(why))));
+        }
+        let message = "a client asked for it to be restarted".to_owned();
+        self.event(&name, "Killing", message.clone(), false);
+        self.containers[at].record.killed = Some((RESTART_ASKED.to_owned(), message));
+        self.failed.insert(name, Instant::now());
+        self.save_container(at);
+        self.begin_stop(at, self.pod_grace(at));
+        self.answers.add(reply, Ok(()));
     }
 
     /// Makes and starts the next attempt of a container name, or ends them all to begin anew.

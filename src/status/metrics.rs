@@ -33,13 +33,14 @@ const SECONDS: [f64; 14] =
 const HEAL_SECONDS: [f64; 12] =
     [0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 600.0];
 /// Reasons that containers end for; any other is one.
-const REASONS: [&str; 8] = [
+const REASONS: [&str; 9] = [
     "Completed",
     "Error",
+    "FailedPostStartHook",
     "LivenessProbeFailed",
     "MonitorLost",
     "OOMKilled",
-    "PostStartHookError",
+    "RestartRequested",
     "StartError",
     "StartupProbeFailed",
 ];

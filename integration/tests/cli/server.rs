@@ -247,6 +247,22 @@ impl Haled for Canned {
         Ok(Response::new(ReceiverStream::new(receiver)))
     }
 
+    async fn restart_container(
+        &self,
+        request: Request<v1::RestartContainerRequest>,
+    ) -> Result<Response<v1::RestartContainerResponse>, Status> {
+        let id = request.into_inner().container_id;
+        self.asked.lock().unwrap().push(format!("restart {id}"));
+        Ok(Response::new(v1::RestartContainerResponse {}))
+    }
+
+    async fn usage(
+        &self,
+        _request: Request<v1::UsageRequest>,
+    ) -> Result<Response<v1::UsageResponse>, Status> {
+        Ok(Response::new(v1::UsageResponse::default()))
+    }
+
     async fn about(
         &self,
         _: Request<v1::AboutRequest>,
