@@ -4,6 +4,7 @@ pub(crate) mod build;
 mod hostile;
 mod layers;
 pub(crate) mod registry;
+mod retries;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -56,6 +57,7 @@ impl Node {
     /// Nothing but finished blobs and layers is on the disk.
     fn assert_tidy(&self) {
         assert_eq!(self.names("ingest"), [""; 0]);
+        assert_eq!(self.names("partial"), [""; 0]);
         for blob in self.names("blobs/sha256") {
             let bytes = std::fs::read(self.path("blobs/sha256").join(&blob)).unwrap();
             assert_eq!(sha256(&bytes), format!("sha256:{blob}"));
@@ -365,6 +367,88 @@ async fn concurrent_pulls_fetch_each_blob_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn one_digest_from_two_registries_is_one_image() {
+    let (node, one, other) = (Node::new(), Registry::start(), Registry::start());
+    let built = three_layers();
+    let names = [&one, &other].map(|registry| {
+        registry.push("app", "v1", &built);
+        registry.name("app:v1")
+    });
+    let (first, second) =
+        tokio::join!(node.images.pull(&names[0], None), node.images.pull(&names[1], None));
+    assert_eq!(first.unwrap().id, second.unwrap().id);
+    let images = node.images.list();
+    assert_eq!((images.len(), images[0].digests.len()), (1, 2));
+    let mut names = names.to_vec();
+    names.sort();
+    assert_eq!(images[0].tags, names);
+    // Each name is its registry's, and goes by itself.
+    node.images.remove(&names[0]).await.unwrap();
+    assert_eq!(node.images.find(&built.id()).unwrap().tags, names[1..]);
+    node.assert_tidy();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn zstd_in_frames_as_zstd_chunked_has_them() {
+    let (node, registry) = (Node::new(), Registry::start());
+    let tar = Layer::new().file("a", "first").file("b", "second").tar();
+    let mut built = Built::oci(&[(tar.clone(), Packing::Zstd)]);
+    // A frame for each part of the tar, with skippable frames between and behind them, as
+    // zstd:chunked keeps its table of contents.
+    let skippable = [&0x184d_2a50u32.to_le_bytes()[..], &4u32.to_le_bytes(), b"toc!"].concat();
+    let (start, rest) = tar.split_at(700);
+    let packed = |part| build::pack(part, Packing::Zstd);
+    let chunked = [packed(start), skippable.clone(), packed(rest), skippable].concat();
+    let manifest = String::from_utf8(built.manifest.clone()).unwrap();
+    let size = |blob: &[u8]| format!("\"size\":{}}}", blob.len());
+    built.manifest = manifest
+        .replace(&sha256(&built.blobs[0]), &sha256(&chunked))
+        .replace(&size(&built.blobs[0]), &size(&chunked))
+        .into();
+    built.blobs = vec![chunked];
+    registry.push("app", "v1", &built);
+    let image = node.images.pull(&registry.name("app:v1"), None).await.unwrap();
+    let id = container();
+    let root = node.images.prepare_rootfs(&id, &image).await.unwrap();
+    assert_eq!((read(root.join("a")), read(root.join("b"))), ("first".into(), "second".into()));
+    node.images.release_rootfs(&id).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_image_for_this_node_says_what_it_is() {
+    let (node, registry) = (Node::new(), Registry::start());
+    let built = three_layers();
+    registry.push("app", "v1", &built);
+    let manifest = String::from_utf8(built.manifest.clone()).unwrap();
+    let refused = async |tag: &str, text: &str| {
+        registry.push_manifest("app", tag, built.media_type, text.as_bytes());
+        node.images.pull(&registry.name(&format!("app:{tag}")), None).await.unwrap_err()
+    };
+    let chart = manifest.replace(
+        "application/vnd.oci.image.config.v1+json",
+        "application/vnd.cncf.helm.config.v1+json",
+    );
+    let error = refused("chart", &chart).await;
+    let text = error.to_string();
+    assert!(matches!(error, Error::NotAnImage { .. }), "{text}");
+    assert!(text.contains("artifact of type application/vnd.cncf.helm.config.v1+json"), "{text}");
+
+    // A layer that the registry has only a pointer to.
+    let (mut lacking, foreign) = (manifest, sha256(b"elsewhere"));
+    lacking = lacking.replace(&sha256(&built.blobs[0]), &foreign).replace(
+        "application/vnd.oci.image.layer.v1.tar+gzip",
+        "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip",
+    );
+    let end = format!("\"size\":{}}}", built.blobs[0].len());
+    let urls =
+        format!("\"size\":{},\"urls\":[\"https://x.example/layer\"]}}", built.blobs[0].len());
+    lacking = lacking.replace(&end, &urls);
+    let text = refused("foreign", &lacking).await.to_string();
+    assert!(text.contains(&foreign) && text.contains("https://x.example/layer"), "{text}");
+    assert!(text.contains("pushed with the image"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_caller_that_goes_away_does_not_stop_the_pull() {
     let (node, registry) = (Node::new(), Registry::start());
     registry.push("app", "v1", &three_layers());
@@ -418,11 +502,14 @@ fn an_interrupted_pull_leaves_nothing_half_made() {
     // What a kill leaves that no destructor clears.
     std::fs::write(node.path("ingest/left"), "half").unwrap();
     node.reopen();
-    node.assert_tidy();
     assert!(node.images.list().is_empty() && node.names("layers").is_empty());
+    assert!(node.names("ingest").is_empty() && node.names("blobs/sha256").is_empty());
+    // What came of the blob that was cut waits for the rest of it.
+    assert_eq!(node.names("partial"), [&sha256(&built.blobs[2])[7..]]);
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let image = runtime.block_on(node.images.pull(&registry.name("app:v1"), None)).unwrap();
     assert_eq!(image.id, built.id());
+    node.assert_tidy();
 }
 
 /// A mount stands for whatever can't be deleted.

@@ -80,7 +80,7 @@ fn image_code(error: &ImageError) -> Code {
         ImageError::Unauthorized { .. } => Code::PermissionDenied,
         ImageError::Registry { .. } | ImageError::Stopped(_) => Code::Unavailable,
         ImageError::Corrupt { .. } | ImageError::Layer { .. } => Code::DataLoss,
-        ImageError::Hosts { .. } => Code::FailedPrecondition,
+        ImageError::Hosts { .. } | ImageError::NotAnImage { .. } => Code::FailedPrecondition,
         ImageError::Rootfs { .. } | ImageError::Disk { .. } | ImageError::Store(_) => {
             Code::Internal
         }

@@ -365,10 +365,12 @@ impl Catalog {
         {
             let state = self.lock();
             let used = state.used();
-            for (thing, path) in candidates {
-                if used.contains(&thing) || state.leased.contains_key(&thing) {
-                    continue;
-                }
+            let leased = |thing: &Thing| state.leased.contains_key(thing);
+            candidates.retain(|(thing, _)| !used.contains(thing) && !leased(thing));
+            let fetched = |digest: &Digest| leased(&Thing::Blob(digest.clone()));
+            let partial = content.stale(std::time::SystemTime::now(), fetched)?;
+            let unneeded = candidates.into_iter().map(|(_, path)| path);
+            for path in unneeded.chain(partial) {
                 // Renamed under the lock, deleted without it.
                 let scratch = super::content::Scratch(content.scratch());
                 match std::fs::rename(&path, &scratch.0) {
@@ -410,6 +412,11 @@ impl ImageRecord {
 }
 
 impl Published {
+    /// Whether an image has this name.
+    pub(super) fn has(&self, name: &Reference) -> bool {
+        self.names.contains_key(&name.to_string())
+    }
+
     /// By tag, digest reference, id or short id.
     pub(super) fn find(&self, name: &str) -> Result<Arc<Image>, Error> {
         if let Some(image) = Digest::parse(name).ok().and_then(|id| self.removed.get(&id)) {

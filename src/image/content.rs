@@ -1,19 +1,27 @@
-//! The content store: verified blobs at `blobs/sha256/<hex>`, and the place where what is
-//! not verified yet is kept (`ingest`), which is emptied at start-up.
+//! The content store: verified blobs at `blobs/sha256/<hex>`, and the places where what is
+//! not verified yet is kept: `ingest`, which is emptied at start-up, and `partial`, where what
+//! came of a blob waits for the rest of it.
 
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek as _, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
 
 use super::Error;
 use super::digest::{Digest, Hasher};
+
+/// How long the part of a blob that nobody fetches waits for the rest.
+const PARTIAL_AGE: Duration = Duration::from_hours(24);
+/// Most bytes of such parts; the youngest are kept.
+const PARTIAL_BYTES: u64 = 4 << 30;
 
 /// The directories of the store.
 #[derive(Debug)]
 pub(super) struct Content {
     blobs: PathBuf,
     ingest: PathBuf,
+    partial: PathBuf,
     /// Makes names in `ingest` unique within this process; it is emptied at start-up.
     counter: AtomicU64,
 }
@@ -22,11 +30,12 @@ impl Content {
     /// Makes the directories, and drops what was never finished.
     pub(super) fn open(root: &Path) -> Result<Self, Error> {
         let (blobs, ingest) = (root.join("blobs/sha256"), root.join("ingest"));
+        let partial = root.join("partial");
         drop_old(root, &ingest)?;
-        for dir in [&blobs, &ingest] {
+        for dir in [&blobs, &ingest, &partial] {
             std::fs::create_dir_all(dir).map_err(Error::disk("make the directory", dir))?;
         }
-        Ok(Self { blobs, ingest, counter: AtomicU64::new(0) })
+        Ok(Self { blobs, ingest, partial, counter: AtomicU64::new(0) })
     }
 
     /// Where a blob is, or would be.
@@ -70,8 +79,65 @@ impl Content {
             blobs: self.blobs.clone(),
             hasher: Hasher::default(),
             written: 0,
-            committed: false,
+            gone: false,
+            stays: false,
         })
+    }
+
+    /// Goes on with a blob of which a part may be here. Only one may do so at a time.
+    pub(super) fn resume(&self, digest: &Digest) -> Result<Ingest, Error> {
+        let path = self.partial.join(digest.hex());
+        let mut file = File::options()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&path)
+            .map_err(Error::disk("open", &path))?;
+        let (mut hasher, mut written, mut buffer) = (Hasher::default(), 0, vec![0; 128 << 10]);
+        loop {
+            match file.read(&mut buffer).map_err(Error::disk("read", &path))? {
+                0 => break,
+                length => {
+                    hasher.update(&buffer[..length]);
+                    written += length as u64;
+                }
+            }
+        }
+        let blobs = self.blobs.clone();
+        Ok(Ingest { file, path, blobs, hasher, written, gone: false, stays: true })
+    }
+
+    /// Bytes that are here of a blob that isn't whole.
+    pub(super) fn reached(&self, digest: &Digest) -> u64 {
+        std::fs::metadata(self.partial.join(digest.hex())).map_or(0, |meta| meta.len())
+    }
+
+    /// The parts of blobs that needn't be kept: the old ones, and the oldest of too many.
+    /// `fetched`: somebody is at work on it.
+    pub(super) fn stale(
+        &self,
+        now: SystemTime,
+        fetched: impl Fn(&Digest) -> bool,
+    ) -> Result<Vec<PathBuf>, Error> {
+        let entries =
+            std::fs::read_dir(&self.partial).map_err(Error::disk("list", &self.partial))?;
+        let mut parts: Vec<(Duration, u64, PathBuf)> = Vec::new();
+        for entry in entries.flatten() {
+            let digest = entry.file_name().to_str().and_then(Digest::from_hex);
+            let Ok(meta) = entry.metadata() else { continue };
+            if !digest.is_some_and(|digest| fetched(&digest)) {
+                let age = meta.modified().ok().and_then(|at| now.duration_since(at).ok());
+                parts.push((age.unwrap_or_default(), meta.len(), entry.path()));
+            }
+        }
+        parts.sort_unstable();
+        let mut sum = 0u64;
+        parts.retain(|(age, size, _)| {
+            sum = sum.saturating_add(*size);
+            *age > PARTIAL_AGE || sum > PARTIAL_BYTES
+        });
+        Ok(parts.into_iter().map(|(_, _, path)| path).collect())
     }
 
     /// Stores bytes that are in memory.
@@ -114,7 +180,8 @@ fn drop_old(root: &Path, ingest: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-/// A blob being written. Dropped without `commit` it is gone.
+/// A blob being written. Dropped without `commit` it is gone, or, if it can be gone on with,
+/// stays as far as it came.
 #[derive(Debug)]
 pub(super) struct Ingest {
     file: File,
@@ -122,7 +189,10 @@ pub(super) struct Ingest {
     blobs: PathBuf,
     hasher: Hasher,
     written: u64,
-    committed: bool,
+    /// Its path is no longer this blob's to remove.
+    gone: bool,
+    /// It can be gone on with.
+    stays: bool,
 }
 
 impl std::fmt::Debug for Hasher {
@@ -154,6 +224,23 @@ impl Ingest {
         }
     }
 
+    /// Back to no bytes.
+    pub(super) fn restart(&mut self) -> Result<(), Error> {
+        (self.hasher, self.written) = (Hasher::default(), 0);
+        let empty = self.file.set_len(0).and_then(|()| self.file.rewind());
+        empty.map_err(Error::disk("empty", &self.path))
+    }
+
+    /// Nothing of it is of use.
+    pub(super) fn discard(mut self) {
+        self.stays = false;
+    }
+
+    /// Bytes so far.
+    pub(super) fn written(&self) -> u64 {
+        self.written
+    }
+
     /// Bytes so far, and their digest.
     pub(super) fn so_far(&self) -> (u64, Digest) {
         (self.written, self.hasher.clone().finish())
@@ -165,7 +252,7 @@ impl Ingest {
         let target = self.blobs.join(digest.hex());
         self.file.sync_all().map_err(Error::disk("sync", &self.path))?;
         std::fs::rename(&self.path, &target).map_err(Error::disk("rename to", &target))?;
-        self.committed = true;
+        self.gone = true;
         sync_dir(&self.blobs)?;
         Ok((digest, size))
     }
@@ -173,8 +260,8 @@ impl Ingest {
 
 impl Drop for Ingest {
     fn drop(&mut self) {
-        if !self.committed {
-            // What stays behind is dropped at the next start.
+        if !self.gone && (!self.stays || self.written == 0) {
+            // What stays behind is dropped at the next start, or when it is stale.
             drop(std::fs::remove_file(&self.path));
         }
     }
@@ -201,5 +288,57 @@ impl Drop for Scratch {
         if let Err(error) = crate::sys::tree::remove(&self.0) {
             tracing::warn!(path = %self.0.display(), %error, "cannot remove; it is removed at the next start");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_part_is_gone_on_with_and_verified_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let content = Content::open(dir.path()).unwrap();
+        let digest = Digest::of(b"whole");
+        content.resume(&digest).unwrap().write(b"who").unwrap();
+        assert_eq!(content.reached(&digest), 3);
+        // As after a restart.
+        let content = Content::open(dir.path()).unwrap();
+        let mut ingest = content.resume(&digest).unwrap();
+        assert_eq!(ingest.so_far(), (3, Digest::of(b"who")));
+        ingest.write(b"le").unwrap();
+        assert_eq!(ingest.commit().unwrap(), (digest.clone(), 5));
+        assert_eq!((content.reached(&digest), content.size(&digest)), (0, Some(5)));
+
+        let mut ingest = content.resume(&digest).unwrap();
+        ingest.write(b"other").unwrap();
+        ingest.restart().unwrap();
+        ingest.write(b"w").unwrap();
+        assert_eq!(ingest.so_far(), (1, Digest::of(b"w")));
+        ingest.discard();
+        // Nothing came, and nothing is left.
+        drop(content.resume(&digest).unwrap());
+        assert_eq!(std::fs::read_dir(dir.path().join("partial")).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn parts_are_kept_for_a_day_and_to_a_bound() {
+        let dir = tempfile::tempdir().unwrap();
+        let content = Content::open(dir.path()).unwrap();
+        let now = SystemTime::now();
+        let part = |name: &str, size: u64, hours: u64| {
+            let digest = Digest::of(name.as_bytes());
+            let path = dir.path().join("partial").join(digest.hex());
+            let file = File::create_new(&path).unwrap();
+            file.set_len(size).unwrap();
+            file.set_modified(now - Duration::from_hours(hours)).unwrap();
+            (digest, path)
+        };
+        let (_, old) = part("old", 1, 25);
+        let (in_use, _) = part("old and fetched", 1, 25);
+        part("young", PARTIAL_BYTES - 1, 1);
+        let (_, one_too_many) = part("less young", 2, 2);
+        let stale = content.stale(now, |digest| *digest == in_use).unwrap();
+        assert_eq!(stale, [one_too_many, old]);
     }
 }

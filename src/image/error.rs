@@ -81,6 +81,14 @@ pub enum Error {
         /// What was found.
         cause: String,
     },
+    /// Something else that registries hold.
+    #[error("\"{image}\" is not a container image: {cause}: only images can be pulled")]
+    NotAnImage {
+        /// Its reference.
+        image: String,
+        /// What it is.
+        cause: String,
+    },
     /// A layer that must not or can't be unpacked.
     #[error("\"{image}\" was refused: layer {layer}: {cause}")]
     Layer {

@@ -143,7 +143,7 @@ impl Images {
             // Layers were measured when they were unpacked, and don't change.
             let mut sum =
                 inner.layers.space().map_err(|error| std::io::Error::other(error.to_string()))?;
-            for dir in [root.join("blobs").as_path(), inner.rootfs.dir()] {
+            for dir in [&root.join("blobs"), &root.join("partial"), inner.rootfs.dir()] {
                 let space = tree::measure(dir)?;
                 sum.bytes += space.bytes;
                 sum.inodes += space.inodes;

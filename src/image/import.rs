@@ -203,7 +203,8 @@ impl Import {
 
     fn oci(&self, source: &Source) -> Result<Vec<Ready>, Error> {
         let index = self.small(source, "index.json", MAX_MANIFEST)?;
-        let Document::Index(manifests) = Document::parse(&index).map_err(|why| self.wrong(why))?
+        let Document::Index(manifests) =
+            Document::parse(&index).map_err(|why| self.wrong(why.to_string()))?
         else {
             return Err(self.wrong("its index.json is no index"));
         };
@@ -312,7 +313,7 @@ impl Import {
             leases.push(lease);
             blobs.insert(digest.clone());
             top.get_or_insert(digest);
-            match Document::parse(&bytes).map_err(|why| self.wrong(why))? {
+            match Document::parse(&bytes).map_err(|why| self.wrong(why.to_string()))? {
                 Document::Image(manifest) => return Ok((top.expect("set above"), manifest)),
                 Document::Index(inside) => group = inside,
             }

@@ -33,6 +33,30 @@ const IMAGE_TYPES: [&str; 2] = [
     "application/vnd.docker.distribution.manifest.v2+json",
 ];
 
+/// The media types of an image's configuration. Old tools gave none, or the last one.
+const CONFIG_TYPES: [&str; 4] = [
+    "application/vnd.oci.image.config.v1+json",
+    "application/vnd.docker.container.image.v1+json",
+    "application/octet-stream",
+    "",
+];
+
+/// Why a manifest is of no use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Unfit {
+    /// It isn't what it should be.
+    Broken(String),
+    /// It may be whole, but is something else than a container image.
+    NotAnImage(String),
+}
+
+impl std::fmt::Display for Unfit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (Self::Broken(why) | Self::NotAnImage(why)) = self;
+        f.write_str(why)
+    }
+}
+
 /// A pointer to content.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -45,6 +69,18 @@ pub(super) struct Descriptor {
     pub(super) platform: Option<Platform>,
     #[serde(default, deserialize_with = "or_default")]
     pub(super) annotations: BTreeMap<String, String>,
+    /// Where else it is: of a foreign layer.
+    #[serde(default, deserialize_with = "or_default")]
+    urls: Vec<String>,
+}
+
+impl Descriptor {
+    /// Of a foreign layer, which registries needn't have: where it is, or its type.
+    pub(super) fn elsewhere(&self) -> Option<&str> {
+        let foreign = ["foreign", "nondistributable"].iter().any(|t| self.media_type.contains(t));
+        let own_type = foreign.then_some(&*self.media_type);
+        self.urls.first().map(String::as_str).or(own_type)
+    }
 }
 
 /// What a manifest runs on.
@@ -156,6 +192,8 @@ struct Shape {
     schema_version: u32,
     #[serde(default, deserialize_with = "or_default")]
     media_type: String,
+    #[serde(default, deserialize_with = "or_default")]
+    artifact_type: String,
     config: Option<serde_json::Value>,
     layers: Option<serde_json::Value>,
     manifests: Option<Vec<serde_json::Value>>,
@@ -165,30 +203,40 @@ impl Document {
     /// Reads a manifest or an index. Its fields say which one it is. One that has those of
     /// both, or a media type that says otherwise, is refused: what else reads it might take
     /// it for the other (CVE-2021-41190).
-    pub(super) fn parse(bytes: &[u8]) -> Result<Self, String> {
-        let json = |error: serde_json::Error| format!("its manifest can't be read: {error}");
+    pub(super) fn parse(bytes: &[u8]) -> Result<Self, Unfit> {
+        let json = |error: serde_json::Error| {
+            Unfit::Broken(format!("its manifest can't be read: {error}"))
+        };
         let shape: Shape = serde_json::from_slice(bytes).map_err(json)?;
         if shape.schema_version != 2 {
-            return Err(format!(
+            return Err(Unfit::Broken(format!(
                 "its manifest has schema version {}, which is long obsolete; only 2 is read",
                 shape.schema_version
-            ));
+            )));
         }
         let media_type = shape.media_type.as_str();
+        let known = INDEX_TYPES.contains(&media_type) || IMAGE_TYPES.contains(&media_type);
         let ambiguous = || {
-            Err(format!("its manifest (\"{media_type}\") is neither clearly an image nor an index"))
+            Err(if known || media_type.is_empty() {
+                Unfit::Broken(format!(
+                    "its manifest (\"{media_type}\") is neither clearly an image nor an index"
+                ))
+            } else {
+                Unfit::NotAnImage(format!("its manifest is of type {media_type}"))
+            })
         };
         match (shape.config.is_some(), shape.layers.is_some(), shape.manifests) {
             (false, false, Some(_)) if IMAGE_TYPES.contains(&media_type) => ambiguous(),
             (true, _, None) if INDEX_TYPES.contains(&media_type) => ambiguous(),
             (false, false, Some(manifests)) => {
                 let host = Platform::host();
-                let known = manifests.into_iter().filter_map(|entry| known(&host, entry));
+                let known = manifests.into_iter().filter_map(|entry| self::known(&host, entry));
                 known.collect::<Result<_, _>>().map(Self::Index).map_err(json)
             }
             (true, _, None) => {
                 let manifest: Manifest = serde_json::from_slice(bytes).map_err(json)?;
-                manifest.check()?;
+                manifest.check_types(&shape.artifact_type).map_err(Unfit::NotAnImage)?;
+                manifest.check().map_err(Unfit::Broken)?;
                 Ok(Self::Image(manifest))
             }
             _ => ambiguous(),
@@ -209,6 +257,24 @@ fn known(
 }
 
 impl Manifest {
+    /// Charts, signatures, models and the like have the form of an image.
+    fn check_types(&self, artifact_type: &str) -> Result<(), String> {
+        let config = self.config.media_type.as_str();
+        if !CONFIG_TYPES.contains(&config) {
+            let kind = if artifact_type.is_empty() { config } else { artifact_type };
+            return Err(format!("it is an artifact of type {kind}"));
+        }
+        let kind =
+            |layer: &&Descriptor| !layer.media_type.is_empty() && !layer.media_type.contains("tar");
+        match self.layers.iter().find(kind) {
+            Some(layer) => Err(format!(
+                "its layer {} is of type {}, which is no file system's",
+                layer.digest, layer.media_type
+            )),
+            None => Ok(()),
+        }
+    }
+
     fn check(&self) -> Result<(), String> {
         if self.layers.len() > MAX_LAYERS {
             return Err(format!("it has {} layers, {MAX_LAYERS} are allowed", self.layers.len()));
@@ -245,8 +311,14 @@ pub(super) fn choose<'a>(host: &Platform, manifests: &'a [Descriptor]) -> Choice
     if let Some(found) = best.or_else(|| manifests.iter().find(|d| d.platform.is_none())) {
         return Choice::This(found);
     }
-    let offered: Vec<String> =
-        manifests.iter().filter_map(|d| d.platform.as_ref()).map(ToString::to_string).collect();
+    // Builders put attestations beside the images, as of an unknown platform.
+    let named = manifests.iter().filter_map(|d| d.platform.as_ref()).filter(|p| p.os != "unknown");
+    let mut offered: Vec<String> = Vec::new();
+    for platform in named.map(ToString::to_string) {
+        if !offered.contains(&platform) {
+            offered.push(platform);
+        }
+    }
     Choice::None(if offered.is_empty() { "nothing".to_owned() } else { offered.join(", ") })
 }
 
@@ -328,6 +400,7 @@ mod tests {
             size: 1,
             platform: Some(platform),
             annotations: BTreeMap::new(),
+            urls: Vec::new(),
         }
     }
 
@@ -341,7 +414,12 @@ mod tests {
             [entry("s390x", ""), entry("amd64", "v3"), entry("amd64", ""), entry("amd64", "v1")];
         let Choice::This(found) = choose(&amd64(), &manifests) else { panic!("none") };
         assert_eq!(found.digest, manifests[2].digest);
-        let Choice::None(offered) = choose(&amd64(), &manifests[..2]) else { panic!("one") };
+        let mut others = manifests[..2].to_vec();
+        others.push(entry("s390x", ""));
+        let mut attestation = entry("unknown", "");
+        attestation.platform.as_mut().unwrap().os = "unknown".into();
+        others.push(attestation);
+        let Choice::None(offered) = choose(&amd64(), &others) else { panic!("one") };
         assert_eq!(offered, "linux/s390x, linux/amd64/v3");
     }
 
@@ -396,6 +474,43 @@ mod tests {
             &typed(IMAGE_TYPES[1], "\"manifests\":[]"),
         ] {
             assert!(Document::parse(bad.as_bytes()).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_image_is_told_by_its_type() {
+        let digest = Digest::of(b"");
+        let descriptor =
+            |kind: &str| format!(r#"{{"mediaType":"{kind}","digest":"{digest}","size":1}}"#);
+        let manifest = |more: &str, config: &str, layer: &str| {
+            format!(
+                r#"{{"schemaVersion":2,{more}"config":{},"layers":[{}]}}"#,
+                descriptor(config),
+                descriptor(layer)
+            )
+        };
+        let (layer, config) = ("application/vnd.oci.image.layer.v1.tar+gzip", CONFIG_TYPES[0]);
+        let helm = "application/vnd.cncf.helm.config.v1+json";
+        let empty = "application/vnd.oci.empty.v1+json";
+        let artifact = r#""artifactType":"application/vnd.example","#;
+        let strange = r#"{"schemaVersion":2,"mediaType":"application/vnd.oci.artifact.manifest.v1+json","blobs":[]}"#;
+        for (text, told) in [
+            (manifest("", helm, layer), helm),
+            (manifest(artifact, empty, empty), "artifact of type application/vnd.example"),
+            (manifest("", config, "application/vnd.model"), "type application/vnd.model, which"),
+            (strange.to_owned(), "application/vnd.oci.artifact.manifest.v1+json"),
+        ] {
+            match Document::parse(text.as_bytes()) {
+                Err(Unfit::NotAnImage(why)) => assert!(why.contains(told), "{why}"),
+                other => panic!("{text}: {other:?}"),
+            }
+        }
+        for kind in ["", "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip", layer] {
+            let Ok(Document::Image(image)) = Document::parse(manifest("", "", kind).as_bytes())
+            else {
+                panic!("{kind}")
+            };
+            assert_eq!(image.layers[0].elsewhere().is_some(), kind.contains("foreign"));
         }
     }
 

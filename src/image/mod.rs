@@ -1,7 +1,7 @@
 //! Images: references, registries, the content store, layers and root file systems.
 //!
 //! Reading order: `reference`, `manifest`, `digest` (what an image is called and made of),
-//! `hosts`, `challenge`, `server`, `registry` (whom to ask), `content`, `layer` (the disk), `pull`,
+//! `hosts`, `challenge`, `server`, `registry` (whom to ask), `content`, `layer` (the disk), `fetch`, `pull`,
 //! `archive` and `import` (the two ways in), `catalog` (what there is, what is no longer needed),
 //! `rootfs` (what a container gets).
 //!
@@ -15,6 +15,7 @@ mod checkpoint;
 mod content;
 mod digest;
 mod error;
+mod fetch;
 mod hosts;
 mod images;
 mod import;

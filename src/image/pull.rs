@@ -4,26 +4,23 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use futures_util::future::{BoxFuture, FutureExt as _, Shared};
-use tokio::sync::{OwnedMutexGuard, Semaphore, mpsc};
-use tokio::task::{AbortHandle, JoinSet};
-use tokio_util::task::task_tracker::{TaskTracker, TaskTrackerToken};
+use tokio::sync::OwnedMutexGuard;
+use tokio::task::AbortHandle;
+use tokio_util::task::task_tracker::TaskTracker;
 
 use super::catalog::{ImageRecord, Lease, Thing};
-use super::content::Ingest;
 use super::digest::{Digest, chain_ids};
+use super::fetch::Fetching;
 use super::manifest::{
-    self, Choice, Config, Descriptor, Document, MAX_CONFIG, MAX_MANIFEST, MAX_SIZE, Manifest,
-    Platform,
+    self, Choice, Config, Document, MAX_CONFIG, MAX_MANIFEST, Manifest, Platform, Unfit,
 };
 use super::reference::{Reference, Version};
 use super::registry::Remote;
-use super::server::{self, Fault, Patience, Server};
+use super::server::Patience;
 use super::{Auth, Error, Image, Inner, hosts};
 
 /// Indexes within indexes.
 const MAX_NESTING: usize = 4;
-/// Chunks of a blob between the network and the disk.
-const CHUNKS: usize = 16;
 
 type Answer = Result<Arc<Image>, Error>;
 
@@ -121,17 +118,26 @@ async fn pull(inner: Arc<Inner>, reference: Reference, auth: Option<Auth>) -> An
     answer
 }
 
-struct Pull {
-    inner: Arc<Inner>,
-    remote: Remote,
+pub(super) struct Pull {
+    pub(super) inner: Arc<Inner>,
+    pub(super) remote: Remote,
     reference: Reference,
     /// All that is at work for this pull.
-    work: TaskTracker,
+    pub(super) work: TaskTracker,
 }
 
 impl Pull {
-    fn corrupt(&self, cause: String) -> Error {
+    pub(super) fn corrupt(&self, cause: String) -> Error {
         Error::Corrupt { image: self.reference.to_string(), cause }
+    }
+
+    fn unfit(&self, why: Unfit) -> Error {
+        match why {
+            Unfit::Broken(cause) => self.corrupt(cause),
+            Unfit::NotAnImage(cause) => {
+                Error::NotAnImage { image: self.reference.to_string(), cause }
+            }
+        }
     }
 
     async fn run(self: Arc<Self>) -> Answer {
@@ -188,9 +194,18 @@ impl Pull {
         let mut top = None;
         let mut passed = Vec::new();
         for _ in 0..MAX_NESTING {
-            // The first document is asked for even if it is here: that is where the registry
-            // says whether the caller may have the image.
-            let stored = if top.is_some() { self.stored(&version).await } else { None };
+            let stored = match &version {
+                // The registry is asked even if all is here: that is where it says what the
+                // tag is now, and whether the caller may have it.
+                Version::Tag(tag) if self.inner.catalog.now().has(&self.reference) => {
+                    match self.remote.digest_of(tag).await {
+                        Some(digest) => self.stored(&Version::Digest(digest)).await,
+                        None => None,
+                    }
+                }
+                _ if top.is_some() => self.stored(&version).await,
+                _ => None,
+            };
             let (bytes, digest) = match stored {
                 Some(found) => found,
                 None => self.remote.manifest(&version).await?,
@@ -203,7 +218,7 @@ impl Pull {
             }
             top.get_or_insert(digest);
             passed.push(bytes.clone());
-            match Document::parse(&bytes).map_err(|why| self.corrupt(why))? {
+            match Document::parse(&bytes).map_err(|why| self.unfit(why))? {
                 Document::Image(manifest) => {
                     let top = top.expect("set above");
                     return Ok((top, passed, manifest));
@@ -238,123 +253,6 @@ impl Pull {
             wanted: host.to_string(),
             offered: offered.to_owned(),
         }
-    }
-
-    /// Fetches a blob unless it is here, or another pull brings it.
-    async fn fetch(&self, wanted: &Descriptor, limit: u64) -> Result<(), Error> {
-        let _turn = self.inner.turns.take(Thing::Blob(wanted.digest.clone())).await;
-        if let Some(size) = self.inner.content.size(&wanted.digest) {
-            return if size == wanted.size {
-                Ok(())
-            } else {
-                Err(self.corrupt(wrong_size(wanted, size)))
-            };
-        }
-        if wanted.size > limit {
-            return Err(self.corrupt(format!(
-                "{} has {} bytes, {limit} are allowed",
-                wanted.digest, wanted.size
-            )));
-        }
-        let mut tour = self.remote.tour(false);
-        while let Some(server) = tour.server() {
-            match self.take(wanted, server).await {
-                Ok(()) => {
-                    tour.succeeded();
-                    return Ok(());
-                }
-                Err(Fault::Local(error)) => return Err(error),
-                Err(fault) => tour.failed(fault).await,
-            }
-        }
-        Err(tour.verdict())
-    }
-
-    /// Streams one answer into the store, hashing it on the way.
-    async fn take(&self, wanted: &Descriptor, server: &Server) -> Result<(), Fault> {
-        let mut response = self.remote.blob(server, &wanted.digest).await?;
-        let (chunks, mut to_write) = mpsc::channel::<bytes::Bytes>(CHUNKS);
-        let inner = Arc::clone(&self.inner);
-        // Goes with the blob, and after it.
-        let token = self.work.token();
-        let writer =
-            tokio::task::spawn_blocking(move || -> Result<(Ingest, TaskTrackerToken), Error> {
-                let mut ingest = inner.content.begin()?;
-                while let Some(chunk) = to_write.blocking_recv() {
-                    ingest.write(&chunk)?;
-                }
-                Ok((ingest, token))
-            });
-        let mut seen = 0u64;
-        while let Some(chunk) = server::next_chunk(&mut response).await? {
-            seen += chunk.len() as u64;
-            if seen > wanted.size {
-                return Err(Fault::Lasting(wrong_size(wanted, seen)));
-            }
-            if chunks.send(chunk).await.is_err() {
-                break;
-            }
-        }
-        drop(chunks);
-        let written = writer.await.unwrap_or(Err(Error::Stopped("writing a blob")));
-        let (ingest, token) = written.map_err(Fault::Local)?;
-        if seen < wanted.size {
-            return Err(Fault::Passing(wrong_size(wanted, seen)));
-        }
-        let digest = wanted.digest.clone();
-        blocking("storing a blob", move || {
-            let _token = token;
-            let ingest = ingest;
-            let (_, found) = ingest.so_far();
-            if found != digest {
-                let cause = format!("{digest} was asked for, but what came is {found}");
-                return Ok(Err(Fault::Lasting(cause)));
-            }
-            ingest.commit()?;
-            Ok(Ok(()))
-        })
-        .await
-        .map_err(Fault::Local)?
-    }
-
-    /// Starts a task for each layer, so many of them at work at once.
-    fn start_fetching(self: &Arc<Self>, manifest: &Manifest) -> Fetching {
-        let places = Arc::new(Semaphore::new(self.inner.settings.parallel_layers.max(1)));
-        let mut tasks = JoinSet::new();
-        for (place, layer) in manifest.layers.iter().cloned().enumerate() {
-            let (pull, places) = (Arc::clone(self), Arc::clone(&places));
-            tasks.spawn(self.work.track_future(async move {
-                let _place = places.acquire_owned().await;
-                (place, pull.fetch(&layer, MAX_SIZE).await)
-            }));
-        }
-        Fetching { tasks, done: BTreeSet::new() }
-    }
-}
-
-fn wrong_size(wanted: &Descriptor, found: u64) -> String {
-    format!("{} should have {} bytes, but {found} came", wanted.digest, wanted.size)
-}
-
-/// The layers' tasks. Dropped, they end.
-pub(super) struct Fetching {
-    tasks: JoinSet<(usize, Result<(), Error>)>,
-    done: BTreeSet<usize>,
-}
-
-impl Fetching {
-    /// Waits until the layer at this place is here; any layer's failure ends the waiting.
-    async fn done(&mut self, place: usize) -> Result<(), Error> {
-        while !self.done.contains(&place) {
-            match self.tasks.join_next().await {
-                Some(Ok((place, result))) => {
-                    result?;
-                    self.done.insert(place);
-                }
-                Some(Err(_)) | None => return Err(Error::Stopped("fetching a layer")),
-            }
-        }
-        Ok(())
     }
 }
 

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use reqwest::header::{HeaderValue, WWW_AUTHENTICATE};
+use reqwest::header::{CONTENT_RANGE, HeaderValue, WWW_AUTHENTICATE};
 use reqwest::{Response, StatusCode, Url};
 
 use super::challenge::{self, Challenge, Credentials};
@@ -18,11 +18,11 @@ use super::digest::Digest;
 use super::hosts::{self, Endpoint};
 use super::manifest::{self, Document};
 use super::reference::{Reference, Version};
-use super::server::{Fault, Patience, Server, accept, bearer, read_bounded, secret};
+use super::server::{Ask, Body, Fault, Patience, Server, accept, bearer, secret};
 use super::{Auth, Error};
 
 /// Tries of one request to one server.
-const ATTEMPTS: u32 = 4;
+const ATTEMPTS: u32 = 5;
 
 /// The servers for one image. Cheap to share between the pull's tasks.
 pub(super) struct Remote {
@@ -70,7 +70,7 @@ impl Remote {
                     tour.succeeded();
                     return Ok(found);
                 }
-                Err(fault) => tour.failed(fault).await,
+                Err(fault) => tour.failed(fault, false).await,
             }
         }
         Err(tour.verdict())
@@ -81,18 +81,13 @@ impl Remote {
         server: &Server,
         version: &Version,
     ) -> Result<(Bytes, Digest), Fault> {
-        let response = match version {
-            Version::Tag(tag) => self.get(server, &format!("manifests/{tag}"), true).await?,
-            Version::Digest(digest) => {
-                self.get(server, &format!("manifests/{digest}"), true).await?
-            }
+        let path = match version {
+            Version::Tag(tag) => format!("manifests/{tag}"),
+            Version::Digest(digest) => format!("manifests/{digest}"),
         };
-        let told = response
-            .headers()
-            .get("docker-content-digest")
-            .and_then(|v| v.to_str().ok())
-            .map(str::to_owned);
-        let bytes = read_bounded(response, manifest::MAX_MANIFEST).await?;
+        let response = self.get(server, &path, Ask::Manifest).await?;
+        let told = told_digest(&response);
+        let bytes = server.body(response).read(manifest::MAX_MANIFEST).await?;
         let digest = Digest::of(&bytes);
         let wanted = match version {
             Version::Digest(wanted) => Some(wanted.to_string()),
@@ -105,14 +100,47 @@ impl Remote {
         }
         // A mirror's log-in page must not hide the upstream.
         if server.endpoint.mirror {
-            Document::parse(&bytes).map_err(Fault::Lasting)?;
+            Document::parse(&bytes).map_err(|why| Fault::Lasting(why.to_string()))?;
         }
         Ok((bytes, digest))
     }
 
-    /// Starts to read a blob. The caller bounds and verifies what comes.
-    pub(super) async fn blob(&self, server: &Server, digest: &Digest) -> Result<Response, Fault> {
-        self.get(server, &format!("blobs/{digest}"), false).await
+    /// What a tag stands for, by the headers alone; none: no server says it that way, which
+    /// needn't mean anything.
+    pub(super) async fn digest_of(&self, tag: &str) -> Option<Digest> {
+        let server = self.tour(true).server()?;
+        let path = format!("manifests/{tag}");
+        match self.get(server, &path, Ask::ManifestHead).await {
+            Ok(response) => told_digest(&response).and_then(|told| Digest::parse(&told).ok()),
+            Err(fault) => {
+                tracing::debug!(
+                    server = server.endpoint.base,
+                    ?fault,
+                    "asking for the whole manifest"
+                );
+                None
+            }
+        }
+    }
+
+    /// Starts to read a blob from this byte on, where the server can do so: gives the byte
+    /// that the answer starts with, `from` or 0. The caller bounds and verifies what comes.
+    pub(super) async fn blob(
+        &self,
+        server: &Server,
+        digest: &Digest,
+        from: u64,
+    ) -> Result<(Body, u64), Fault> {
+        let response = self.get(server, &format!("blobs/{digest}"), Ask::Blob { from }).await?;
+        if response.status() != StatusCode::PARTIAL_CONTENT {
+            return Ok((server.body(response), 0));
+        }
+        let range = response.headers().get(CONTENT_RANGE).and_then(|value| value.to_str().ok());
+        let start = range.and_then(|range| range.strip_prefix("bytes ")?.split('-').next());
+        if start != Some(&from.to_string()) {
+            return Err(Fault::NoPart);
+        }
+        Ok((server.body(response), from))
     }
 
     /// The servers to ask, one after another, each a few times.
@@ -151,8 +179,10 @@ impl Remote {
                 Fault::Missing => format!("{base} does not have it"),
                 Fault::Unauthorized(why)
                 | Fault::Passing(why)
+                | Fault::Busy(why, _)
                 | Fault::Lasting(why)
                 | Fault::Protocol(why) => format!("{base}: {why}"),
+                Fault::NoPart => format!("{base} gives another part than it was asked for"),
                 Fault::Local(error) => error.to_string(),
             })
             .collect();
@@ -165,7 +195,7 @@ impl Remote {
     }
 
     /// GET below the repository, logging in where it is asked for.
-    async fn get(&self, server: &Server, path: &str, manifest: bool) -> Result<Response, Fault> {
+    async fn get(&self, server: &Server, path: &str, ask: Ask) -> Result<Response, Fault> {
         let mut url = format!("{}/{}/{path}", server.endpoint.base, self.image.repository);
         if server.endpoint.mirror {
             url.push_str("?ns=");
@@ -180,7 +210,7 @@ impl Remote {
         {
             login = Some(bearer(token)?);
         }
-        let response = server.send(&url, login.as_ref(), manifest).await?;
+        let response = server.send(&url, login.as_ref(), ask).await?;
         // What servers of TLS say to plain HTTP.
         if response.status() == StatusCode::BAD_REQUEST && url.scheme() == "http" {
             return Err(Fault::Protocol("it answers 400 Bad Request to plain HTTP".to_owned()));
@@ -193,7 +223,7 @@ impl Remote {
         let Some(login) = self.log_in(server, &asked, credentials).await? else {
             return accept(response).await;
         };
-        let response = accept(server.send(&url, Some(&login), manifest).await?).await?;
+        let response = accept(server.send(&url, Some(&login), ask).await?).await?;
         server.set_login(login);
         Ok(response)
     }
@@ -258,20 +288,38 @@ impl<'a> Tour<'a> {
         }
     }
 
-    /// It didn't. Waits before the next try.
-    pub(super) async fn failed(&mut self, fault: Fault) {
+    /// It didn't. Waits before the next try. A server that was of use meanwhile (`progress`)
+    /// may fail again and again.
+    pub(super) async fn failed(&mut self, fault: Fault, progress: bool) {
         let Some(server) = self.server() else { return };
-        self.tried += 1;
-        let passing = matches!(fault, Fault::Passing(_));
+        let patience = &self.remote.patience;
+        let asked_for = match &fault {
+            Fault::Passing(_) => Some(Duration::ZERO),
+            Fault::Busy(_, wait) if *wait <= patience.longest_wait => Some(*wait),
+            _ => None,
+        };
+        if progress {
+            (self.tried, self.wait) = (0, patience.first_wait);
+        } else {
+            self.tried += 1;
+        }
         // With another server to ask, one failure is enough.
         let attempts = if self.has_alternative() { 1 } else { ATTEMPTS };
-        if passing && self.tried < attempts {
-            tracing::debug!(server = server.endpoint.base, ?fault, wait = ?self.wait, "asking the registry again");
-            tokio::time::sleep(self.wait).await;
-            self.wait *= 2;
+        if let Some(asked_for) = asked_for
+            && self.tried < attempts
+        {
+            let wait = asked_for.max(jittered(self.wait));
+            tracing::debug!(
+                server = server.endpoint.base,
+                ?fault,
+                ?wait,
+                "asking the registry again"
+            );
+            tokio::time::sleep(wait).await;
+            self.wait = (self.wait * 2).min(patience.longest_wait);
             return;
         }
-        let talked = !passing && !matches!(fault, Fault::Protocol(_));
+        let talked = !matches!(fault, Fault::Passing(_) | Fault::Busy(..) | Fault::Protocol(_));
         self.faults.push((server.endpoint.base.clone(), server.endpoint.host().to_owned(), fault));
         self.order.pop_front();
         if talked && self.server().is_some_and(|next| next.endpoint.fallback) {
@@ -289,6 +337,18 @@ impl<'a> Tour<'a> {
     pub(super) fn verdict(&self) -> Error {
         self.remote.verdict(&self.faults)
     }
+}
+
+/// The digest that a server says a manifest has.
+fn told_digest(response: &Response) -> Option<String> {
+    let told = response.headers().get("docker-content-digest")?;
+    told.to_str().ok().map(str::to_owned)
+}
+
+/// Between half of it and all of it, so that the nodes of a cluster don't come back as one.
+fn jittered(wait: Duration) -> Duration {
+    let share = getrandom::u32().map_or(1.0, |random| f64::from(random) / f64::from(u32::MAX));
+    wait.mul_f64(0.5 + share / 2.0)
 }
 
 #[cfg(test)]

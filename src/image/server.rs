@@ -2,10 +2,12 @@
 //! Bytes leave here only through a bound, or as a stream that its reader bounds.
 
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
-use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
+use reqwest::header::{
+    ACCEPT, AUTHORIZATION, HeaderMap, HeaderName, HeaderValue, RANGE, RETRY_AFTER,
+};
 use reqwest::redirect::Policy;
 use reqwest::{Response, StatusCode, Url};
 use serde::Deserialize;
@@ -32,6 +34,14 @@ pub(super) struct Patience {
     pub(super) inactivity: Duration,
     /// Wait after the first failure; doubled after each.
     pub(super) first_wait: Duration,
+    /// Longest wait, also where the server asks for one (Retry-After): a server that asks
+    /// for a longer one is given up.
+    pub(super) longest_wait: Duration,
+    /// A server that was waited for so long altogether has to have sent `pace_bytes`
+    /// meanwhile, or is given up; then it counts anew.
+    pub(super) pace_time: Duration,
+    /// See `pace_time`.
+    pub(super) pace_bytes: u64,
 }
 
 impl Default for Patience {
@@ -40,6 +50,9 @@ impl Default for Patience {
             connect: Duration::from_secs(15),
             inactivity: Duration::from_secs(30),
             first_wait: Duration::from_millis(250),
+            longest_wait: Duration::from_secs(30),
+            pace_time: Duration::from_mins(1),
+            pace_bytes: 64 << 10,
         }
     }
 }
@@ -53,6 +66,10 @@ pub(super) enum Fault {
     Unauthorized(String),
     /// May pass: a lost connection, a time-out, an overloaded server.
     Passing(String),
+    /// As `Passing`, and it says when to come again.
+    Busy(String, Duration),
+    /// It can't give the rest of a blob; the whole may do.
+    NoPart,
     /// Will be the same next time.
     Lasting(String),
     /// It doesn't speak this protocol: another one may do.
@@ -74,6 +91,17 @@ impl Fault {
             Self::Passing(text)
         }
     }
+}
+
+/// What is asked of a server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ask {
+    /// A manifest or an index.
+    Manifest,
+    /// Only the headers of one.
+    ManifestHead,
+    /// A blob from this byte on.
+    Blob { from: u64 },
 }
 
 /// A server, our connection to it and our login there, for one pull.
@@ -111,16 +139,25 @@ impl Server {
         &self,
         url: &Url,
         login: Option<&HeaderValue>,
-        manifest: bool,
+        ask: Ask,
     ) -> Result<Response, Fault> {
-        let mut request = self.client.get(url.clone());
-        if manifest {
-            request = request.header(ACCEPT, manifest::ACCEPT);
-        }
+        let mut request = match ask {
+            Ask::Manifest => self.client.get(url.clone()).header(ACCEPT, manifest::ACCEPT),
+            Ask::ManifestHead => self.client.head(url.clone()).header(ACCEPT, manifest::ACCEPT),
+            Ask::Blob { from: 0 } => self.client.get(url.clone()),
+            Ask::Blob { from } => {
+                self.client.get(url.clone()).header(RANGE, format!("bytes={from}-"))
+            }
+        };
         if let Some(login) = login {
             request = request.header(AUTHORIZATION, login.clone());
         }
         request.send().await.map_err(|error| Fault::of(&error))
+    }
+
+    /// The body of an answer, bounded in time.
+    pub(super) fn body(&self, response: Response) -> Body {
+        Body::new(response, &self.patience)
     }
 
     /// Asks a token server (the distribution project's token authentication): GET with
@@ -189,7 +226,7 @@ impl Server {
                 response.status()
             )));
         }
-        let bytes = read_bounded(accept(response).await?, MAX_TOKEN).await?;
+        let bytes = self.body(accept(response).await?).read(MAX_TOKEN).await?;
         let answer: Answer =
             serde_json::from_slice(&bytes).map_err(|error| bad(error.to_string()))?;
         let token = if answer.token.is_empty() { answer.access_token } else { answer.token };
@@ -311,17 +348,33 @@ pub(super) async fn accept(response: Response) -> Result<Response, Fault> {
     if status.is_success() {
         return Ok(response);
     }
-    let why = match read_bounded(response, MAX_ERROR).await {
+    let wanted = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
+    let wanted = wanted.and_then(|text| retry_after(text, SystemTime::now()));
+    let why = match Body::new(response, &Patience::default()).read(MAX_ERROR).await {
         Ok(body) if !body.is_empty() => format!("{status}: {}", one_line(&body)),
         _ => status.to_string(),
+    };
+    let busy = |why| match wanted {
+        Some(wait) => Fault::Busy(format!("{why} (asks for {} s)", wait.as_secs()), wait),
+        None => Fault::Passing(why),
     };
     Err(match status {
         StatusCode::NOT_FOUND => Fault::Missing,
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Fault::Unauthorized(why),
-        StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT => Fault::Passing(why),
-        status if status.is_server_error() => Fault::Passing(why),
+        StatusCode::RANGE_NOT_SATISFIABLE => Fault::NoPart,
+        StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT => busy(why),
+        status if status.is_server_error() => busy(why),
         _ => Fault::Lasting(why),
     })
+}
+
+/// How long a Retry-After header (RFC 9110, 10.2.3) asks to wait: seconds, or a date.
+fn retry_after(text: &str, now: SystemTime) -> Option<Duration> {
+    if let Ok(seconds) = text.trim().parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let at = jiff::fmt::rfc2822::parse(text.trim()).ok()?;
+    Some(SystemTime::from(at.timestamp()).duration_since(now).unwrap_or_default())
 }
 
 fn one_line(body: &[u8]) -> String {
@@ -334,23 +387,102 @@ fn one_line(body: &[u8]) -> String {
         .to_owned()
 }
 
-/// A whole body of at most `limit` bytes.
-pub(super) async fn read_bounded(mut response: Response, limit: u64) -> Result<Bytes, Fault> {
-    let too_large = || Fault::Lasting(format!("the answer is larger than {limit} bytes"));
-    if response.content_length().is_some_and(|length| length > limit) {
-        return Err(too_large());
-    }
-    let mut body = bytes::BytesMut::new();
-    while let Some(chunk) = response.chunk().await.map_err(|error| Fault::of(&error))? {
-        if (body.len() + chunk.len()) as u64 > limit {
-            return Err(too_large());
-        }
-        body.extend_from_slice(&chunk);
-    }
-    Ok(body.freeze())
+/// An answer's body as it comes, from a server that has to keep a pace.
+pub(super) struct Body {
+    response: Response,
+    pace: Pace,
 }
 
-/// The next chunk of a body; none at its end.
-pub(super) async fn next_chunk(response: &mut Response) -> Result<Option<Bytes>, Fault> {
-    response.chunk().await.map_err(|error| Fault::of(&error))
+impl Body {
+    fn new(response: Response, patience: &Patience) -> Self {
+        let (time, bytes) = (patience.pace_time, patience.pace_bytes);
+        Self { response, pace: Pace { time, bytes, waited: Duration::ZERO, seen: 0 } }
+    }
+
+    /// The next chunk; none at its end.
+    pub(super) async fn next(&mut self) -> Result<Option<Bytes>, Fault> {
+        let asked = Instant::now();
+        let chunk = self.response.chunk().await.map_err(|error| Fault::of(&error))?;
+        if let Some(chunk) = &chunk {
+            self.pace.saw(chunk.len() as u64, asked.elapsed())?;
+        }
+        Ok(chunk)
+    }
+
+    /// All of it, at most `limit` bytes.
+    pub(super) async fn read(mut self, limit: u64) -> Result<Bytes, Fault> {
+        let too_large = || Fault::Lasting(format!("the answer is larger than {limit} bytes"));
+        if self.response.content_length().is_some_and(|length| length > limit) {
+            return Err(too_large());
+        }
+        let mut body = bytes::BytesMut::new();
+        while let Some(chunk) = self.next().await? {
+            if (body.len() + chunk.len()) as u64 > limit {
+                return Err(too_large());
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(body.freeze())
+    }
+}
+
+/// Whether a server sends enough to be worth waiting for. Only the time that we wait for it
+/// counts, not what our own disk takes.
+struct Pace {
+    time: Duration,
+    bytes: u64,
+    waited: Duration,
+    seen: u64,
+}
+
+impl Pace {
+    fn saw(&mut self, bytes: u64, waited: Duration) -> Result<(), Fault> {
+        self.waited += waited;
+        self.seen += bytes;
+        if self.waited < self.time {
+            return Ok(());
+        }
+        let (seen, waited) = (self.seen, self.waited.as_secs());
+        (self.seen, self.waited) = (0, Duration::ZERO);
+        if seen >= self.bytes {
+            return Ok(());
+        }
+        Err(Fault::Passing(format!("it is too slow: {seen} bytes in {waited} s")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_busy_server_asks_for() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777);
+        for (text, seconds) in [
+            ("120", Some(120)),
+            (" 0 ", Some(0)),
+            ("Sun, 06 Nov 1994 08:50:37 GMT", Some(60)),
+            ("Sun, 06 Nov 1994 08:49:00 GMT", Some(0)),
+            ("soon", None),
+            ("-1", None),
+        ] {
+            assert_eq!(retry_after(text, now), seconds.map(Duration::from_secs), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_server_has_to_keep_a_pace() {
+        let pace =
+            || Pace { time: Duration::from_mins(1), bytes: 1000, waited: Duration::ZERO, seen: 0 };
+        // A byte every now and then.
+        let mut slow = pace();
+        let tries = (0..5).map(|_| slow.saw(1, Duration::from_secs(29)).is_ok());
+        assert_eq!(tries.collect::<Vec<_>>(), [true, true, false, true, true]);
+        // As slow as is allowed.
+        let mut steady = pace();
+        assert!((0..1000).all(|_| steady.saw(17, Duration::from_secs(1)).is_ok()));
+        // Our own slowness is none of the server's.
+        let mut quick = pace();
+        assert!((0..1000).all(|_| quick.saw(1, Duration::from_millis(1)).is_ok()));
+    }
 }

@@ -180,25 +180,57 @@ impl Drop for Registry {
     }
 }
 
-/// A server between a client and a registry that notes each request line, and, when
-/// `stall_at` is in the path of a GET, sends half of what it should and then nothing.
+/// What a [`Tap`] does to a request.
+pub(crate) enum Mischief {
+    /// Nothing.
+    None,
+    /// The connection ends without a word.
+    Refuse,
+    /// This status line and these headers.
+    Status(&'static str),
+    /// The connection ends after so many bytes of the body.
+    Cut(usize),
+    /// Half of the answer, and then nothing.
+    Stall,
+    /// The body's first byte is another one.
+    Flip,
+    /// The registry never hears of a Range.
+    NoRange,
+}
+
+type Script = std::sync::Arc<dyn Fn(&str) -> Mischief + Send + Sync>;
+
+/// A server between a client and a registry that notes each request line, with the Range
+/// after it, and does what it is told to.
 pub(crate) struct Tap {
     pub(crate) host: String,
     seen: std::sync::Arc<std::sync::Mutex<Vec<String>>>,
 }
 
 impl Tap {
+    /// Stalls where `stall_at` is in the path of a request.
     pub(crate) fn before(registry: &Registry, stall_at: Option<String>) -> Self {
+        Self::with(registry, move |line| match &stall_at {
+            Some(part) if line.contains(part) => Mischief::Stall,
+            _ => Mischief::None,
+        })
+    }
+
+    /// `script` is asked for each request, by its line.
+    pub(crate) fn with(
+        registry: &Registry,
+        script: impl Fn(&str) -> Mischief + Send + Sync + 'static,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let host = listener.local_addr().unwrap().to_string();
         let seen = std::sync::Arc::<std::sync::Mutex<Vec<String>>>::default();
         let (upstream, noted) = (registry.host.clone(), seen.clone());
+        let script: Script = std::sync::Arc::new(script);
         // Ends with the test process: a listener's thread has nothing to clean up.
         std::thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
-                let (upstream, noted, stall_at) =
-                    (upstream.clone(), noted.clone(), stall_at.clone());
-                std::thread::spawn(move || pass(stream, &upstream, &noted, stall_at.as_deref()));
+                let (upstream, noted, script) = (upstream.clone(), noted.clone(), script.clone());
+                std::thread::spawn(move || pass(stream, &upstream, &noted, &script));
             }
         });
         Self { host, seen }
@@ -206,12 +238,13 @@ impl Tap {
 
     /// GETs whose path has this in it.
     pub(crate) fn count(&self, part: &str) -> usize {
-        self.seen
-            .lock()
-            .unwrap()
-            .iter()
-            .filter(|line| line.starts_with("GET ") && line.contains(part))
-            .count()
+        self.seen(part).iter().filter(|line| line.starts_with("GET ")).count()
+    }
+
+    /// Every request whose path has this in it.
+    pub(crate) fn seen(&self, part: &str) -> Vec<String> {
+        let seen = self.seen.lock().unwrap();
+        seen.iter().filter(|line| line.contains(part)).cloned().collect()
     }
 }
 
@@ -220,7 +253,7 @@ fn pass(
     mut client: TcpStream,
     upstream: &str,
     noted: &std::sync::Mutex<Vec<String>>,
-    stall_at: Option<&str>,
+    script: &Script,
 ) {
     let mut head = Vec::new();
     let mut byte = [0];
@@ -230,19 +263,44 @@ fn pass(
             _ => return,
         }
     }
-    let head = String::from_utf8(head).unwrap();
-    let line = head.lines().next().unwrap_or_default().to_owned();
-    noted.lock().unwrap().push(line.clone());
+    let mut head = String::from_utf8(head).unwrap();
+    let range = head
+        .lines()
+        .find(|line| line.to_ascii_lowercase().starts_with("range: "))
+        .map(str::to_owned);
+    let line = [head.lines().next(), range.as_deref()].into_iter().flatten().collect::<Vec<_>>();
+    let line = line.join(" ");
+    let mischief = script(&line);
+    noted.lock().unwrap().push(line);
+    match mischief {
+        Mischief::Refuse => return,
+        Mischief::Status(status) => {
+            let answer =
+                format!("HTTP/1.1 {status}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");
+            return drop(client.write_all(answer.as_bytes()));
+        }
+        Mischief::NoRange => {
+            if let Some(range) = range {
+                head = head.replace(&format!("{range}\r\n"), "");
+            }
+        }
+        _ => {}
+    }
     let mut server = TcpStream::connect(upstream).unwrap();
     let head = head.replacen("\r\n", "\r\nConnection: close\r\n", 1);
     server.write_all(head.as_bytes()).unwrap();
     let mut answer = Vec::new();
     server.read_to_end(&mut answer).unwrap();
-    if stall_at.is_some_and(|part| line.contains(part)) {
-        drop(client.write_all(&answer[..answer.len() / 2]));
-        // Until the client goes.
-        drop(client.read(&mut byte));
-    } else {
-        drop(client.write_all(&answer));
+    let body = answer.windows(4).position(|at| at == b"\r\n\r\n").map_or(answer.len(), |at| at + 4);
+    match mischief {
+        Mischief::Cut(bytes) => answer.truncate(body + bytes),
+        Mischief::Flip if body < answer.len() => answer[body] ^= 1,
+        Mischief::Stall => {
+            drop(client.write_all(&answer[..answer.len() / 2]));
+            // Until the client goes.
+            return drop(client.read(&mut byte));
+        }
+        _ => {}
     }
+    drop(client.write_all(&answer));
 }

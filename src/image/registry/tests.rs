@@ -13,6 +13,9 @@ const QUICK: Patience = Patience {
     connect: Duration::from_secs(10),
     inactivity: Duration::from_millis(200),
     first_wait: Duration::from_millis(1),
+    longest_wait: Duration::from_secs(2),
+    pace_time: Duration::from_millis(300),
+    pace_bytes: 1000,
 };
 
 /// A server that answers each request as it is told to, and notes them.
@@ -257,6 +260,21 @@ async fn answers_without_end_and_without_beginning_are_errors() {
     let (host, _) = serve(|_, _| format!("HTTP/1.1 200 OK\r\n\r\n{}", " ".repeat(5 << 20)));
     let error = pull(&host, None).await.unwrap_err().to_string();
     assert!(error.contains("larger than 4194304 bytes"), "{error}");
+
+    // A word every now and then, and no end of them.
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let host = listener.local_addr().unwrap().to_string();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            drop(stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n"));
+            while stream.write_all(b" ").is_ok() {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        }
+    });
+    let error = pull(&host, None).await.unwrap_err().to_string();
+    // The latter only where the machine itself was too slow.
+    assert!(error.contains("too slow") || error.contains("sends nothing"), "{error}");
 
     // Accepts, and never says a word.
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
