@@ -163,7 +163,10 @@ fn device(device: &LinuxDevice) -> Value {
 
 fn resources(linux: &mut Value, by: &LinuxResources) -> Result<(), String> {
     if let Some(class) = by.blockio_class.as_ref().filter(|class| !class.value.is_empty()) {
-        return Err(format!("blockio_class \"{}\": haled knows no such classes", class.value));
+        return Err(format!(
+            "blockio_class \"{}\": haled takes none from plugins: name it by the pod's annotation",
+            class.value
+        ));
     }
     if let Some(class) = &by.rdt_class {
         linux["intelRdt"]["closID"] = json!(class.value);

@@ -104,6 +104,7 @@ pub(super) fn resources(from: &Resources) -> LinuxResources {
             .map(|(size, limit)| HugepageLimit { page_size: size.clone(), limit: *limit })
             .collect(),
         rdt_class: from.rdt_class.clone().map(|value| OptionalString { value }),
+        blockio_class: from.blockio_class.clone().map(|value| OptionalString { value }),
         unified: from.unified.clone(),
         pids: from.pids_limit.map(|limit| api::LinuxPids { limit }),
         ..LinuxResources::default()
@@ -128,10 +129,11 @@ pub(super) fn limits(from: &LinuxResources) -> Resources {
         hugepage_limits: pages.collect::<BTreeMap<_, _>>(),
         unified: from.unified.clone(),
         rdt_class: from.rdt_class.clone().map(|class| class.value),
+        blockio_class: from.blockio_class.clone().map(|class| class.value),
     }
 }
 
-/// A limit that is set and that [`limits`] has no word for: it can't be changed later.
+/// A limit that is set and that can't be changed later.
 pub(super) fn fixed(from: &LinuxResources) -> Option<&'static str> {
     let memory = from.memory.unwrap_or_default();
     let cpu = from.cpu.clone().unwrap_or_default();
@@ -170,7 +172,10 @@ mod tests {
             hugepage_limits: [("2MB".to_owned(), 7)].into(),
             unified: [("memory.low".to_owned(), "8".to_owned())].into(),
             rdt_class: Some("gold".into()),
+            blockio_class: None,
         };
+        let class = Resources { blockio_class: Some("fast".into()), ..Resources::default() };
+        assert_eq!(limits(&resources(&class)), class);
         assert_eq!(limits(&resources(&all)), all);
         assert_eq!(limits(&resources(&Resources::default())), Resources::default());
         assert_eq!(fixed(&resources(&all)), None);
