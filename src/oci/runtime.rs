@@ -548,7 +548,7 @@ mod tests {
         let args: Vec<_> =
             command.as_std().get_args().map(|arg| arg.to_string_lossy().into_owned()).collect();
         let tail = ["--cgroup", "pids:/x", "--preserve-fds", "2", "--console-socket", "/c", "abc"];
-        assert_eq!(args[..5], ["--exec", "/p", "/bin/sh", "--root", "/no/such/root"]);
+        assert_eq!(args[..6], ["--exec", "/p", "-", "/bin/sh", "--root", "/no/such/root"]);
         assert_eq!(args[args.len() - tail.len()..], tail);
         let written = std::fs::read(scratch.path().join(PROCESS_FILE)).unwrap();
         let written: oci_spec::runtime::Process = serde_json::from_slice(&written).unwrap();
