@@ -87,6 +87,11 @@ vm-test: setup helpers ## in a virtual machine: tests of cgroup v2, AppArmor, OO
 conformance-vm: setup build helpers ## in a virtual machine: critest's specs of the same (root, the go command)
 	HALED=$(abspath target/release/haled) HALED_HELPERS=$(HALED_HELPER_DIR) integration/vm/conformance
 
+.PHONY: fuzz-smoke
+fuzz-smoke: toolchain ## each fuzz target for a few seconds (fuzz/run has them for longer)
+	@command -v c++ >/dev/null || integration/packages g++
+	@CARGO='$(CARGO)' fuzz/run 5
+
 .PHONY: bench
 bench: setup helpers ## what a pod and a probe cost, beside bare runc, CNI and connections (root)
 	$(CARGO) bench --bench pods --bench probes

@@ -147,7 +147,7 @@ pub(super) fn is_loopback(host: &str) -> bool {
     name == "localhost" || name.parse::<std::net::Ipv4Addr>().is_ok_and(|ip| ip.is_loopback())
 }
 
-fn parse(text: &str, domain: &str, file: &Path) -> Result<Vec<Endpoint>, String> {
+pub(super) fn parse(text: &str, domain: &str, file: &Path) -> Result<Vec<Endpoint>, String> {
     let document = DeTable::parse(text).map_err(|error| error.to_string().trim_end().to_owned())?;
     let mut server = None;
     let mut mirrors = Vec::new();

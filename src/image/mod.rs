@@ -16,6 +16,8 @@ mod content;
 mod digest;
 mod error;
 mod fetch;
+#[cfg(fuzzing)]
+pub mod fuzz;
 mod hosts;
 mod images;
 mod import;

@@ -381,3 +381,13 @@ impl Inner {
         call.run().await
     }
 }
+
+/// Takes any text as what a plugin prints, and as a configuration.
+#[cfg(fuzzing)]
+pub fn fuzz(text: &str) {
+    drop(result::error(text));
+    if let Ok(value) = serde_json::from_str::<serde_json::Value>(text) {
+        result::ips(&value);
+        drop(conflist::Conflist::from_value("fuzz", value));
+    }
+}

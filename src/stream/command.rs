@@ -231,6 +231,16 @@ async fn size(from: Option<Incoming>, set: Option<Box<dyn Fn(u16, u16) + Send + 
     }
 }
 
+/// Reads sizes, for the fuzz target.
+#[cfg(fuzzing)]
+pub(super) async fn fuzz_sizes(mut pieces: tokio::sync::mpsc::Receiver<Bytes>) {
+    let mut text = Vec::new();
+    while let Some(piece) = pieces.recv().await {
+        sizes(&mut text, &piece);
+        assert!(text.len() <= MAX_SIZE_TEXT);
+    }
+}
+
 /// The sizes that are whole now; what is begun stays in `text`.
 fn sizes(text: &mut Vec<u8>, piece: &Bytes) -> Vec<(u16, u16)> {
     #[derive(serde::Deserialize)]

@@ -20,3 +20,5 @@ pub use command::{Future, Process, Start, Wanted};
 pub use port_forward::{Connect, Joint};
 pub use server::{Server, Settings, TooMany};
 pub use tls::{Files, Unservable};
+#[cfg(fuzzing)]
+pub use websocket::fuzz as fuzz_websocket;

@@ -245,6 +245,32 @@ async fn hand_out(
     }
 }
 
+/// Takes any bytes as what a client sends; the first says in which version. Everything that
+/// comes on a channel is read.
+#[cfg(fuzzing)]
+pub fn fuzz(data: &[u8]) {
+    let Some((&head, data)) = data.split_first() else { return };
+    let codec = Codec { version: head & 7, base64: head & 8 != 0 };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+    runtime.expect("a runtime can be made").block_on(async {
+        let (mut client, server) = tokio::io::duplex(PIECE);
+        let (sink, source) = socket(server).await.split();
+        let (stdin, mut from_stdin) = mpsc::channel(PIECES_IN);
+        let (resize, from_resize) = mpsc::channel(PIECES_IN);
+        let mut channels = HashMap::from([(STDIN, stdin), (RESIZE, resize)]);
+        let sending = async {
+            drop(client.write_all(data).await);
+            drop(client);
+        };
+        let reading = async {
+            hand_out(source, codec, &mut channels, Duration::from_secs(10)).await;
+            drop((channels, sink));
+        };
+        let taking = async { while from_stdin.recv().await.is_some() {} };
+        tokio::join!(sending, reading, taking, command::fuzz_sizes(from_resize));
+    });
+}
+
 /// A byte stream, for SPDY, whose bytes are those of binary messages.
 pub(super) async fn tunnel(
     io: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,

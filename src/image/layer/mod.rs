@@ -244,3 +244,12 @@ pub(super) fn copy_root(from: Option<&Path>, to: &Path) -> std::io::Result<()> {
     std::os::unix::fs::chown(to, Some(uid), Some(gid))?;
     std::fs::set_permissions(to, std::fs::Permissions::from_mode(mode))
 }
+
+/// Unpacks any bytes as the lowest layer, within small bounds.
+#[cfg(fuzzing)]
+pub(super) fn fuzz(archive: impl std::io::Read + Send + 'static, to: &Path) -> Result<(), String> {
+    let text = |error: std::io::Error| error.to_string();
+    let mut budget = Budget { expanded: 1 << 20, bytes: 1 << 20, entries: 1000 };
+    let target = tree::Target::plain(to).map_err(text)?;
+    unpack::unpack(decoded(archive).map_err(text)?, target, &mut budget).map(drop)
+}
