@@ -226,7 +226,10 @@ async fn what_is_created_becomes_what_plugins_want() {
         cri::KeyValue { key: "GONE".into(), value: "1".into() },
         cri::KeyValue { key: "KEPT".into(), value: "1".into() },
     ];
-    config.annotations = [("gone".to_owned(), "1".to_owned())].into();
+    // Longer than a plugin's reader takes at once.
+    let long = "x".repeat(100_000);
+    config.annotations =
+        [("gone".to_owned(), "1".to_owned()), ("long".to_owned(), long.clone())].into();
     let container = daemon.run_container(&pod, config.clone()).await;
     let see = async |command: &str| daemon.exec(&container, &["sh", "-c", command]).await.1;
     assert_eq!(see("echo $WHO $TOO $KEPT $GONE").await, "first second 1\n");
@@ -244,6 +247,7 @@ async fn what_is_created_becomes_what_plugins_want() {
     assert!(env.contains(&json!("WHO=first")) && !env.contains(&json!("GONE=1")), "{env:?}");
     assert_eq!(seen["annotations"]["from"], "plugin");
     assert!(seen["annotations"]["gone"].is_null());
+    assert_eq!(seen["annotations"]["long"], long);
     // The same asked for again is the same, whatever plugins have made of it.
     let again = sleeper("again");
     let one = daemon.create(&pod, again.clone()).await.unwrap();

@@ -29,7 +29,7 @@ pub fn apply(spec: Spec, by: &ContainerAdjustment) -> Result<Spec, String> {
         )
     });
     // A mount covers what is mounted below it before.
-    if let Some(mounts) = json["mounts"].as_array_mut() {
+    if let Some(mounts) = json["mounts"].as_array_mut().filter(|_| !by.mounts.is_empty()) {
         let depth = |path: &str| path.split('/').filter(|part| !part.is_empty()).count();
         mounts.sort_by_key(|mount| depth(mount["destination"].as_str().unwrap_or_default()));
     }
@@ -325,3 +325,6 @@ fn tidy(json: &mut Value) {
         map.values_mut().for_each(tidy);
     }
 }
+
+#[cfg(test)]
+mod tests;
