@@ -85,11 +85,11 @@ impl View<'_> {
         let text = match &model.mode {
             _ if !model.told.is_empty() => model.told.clone(),
             Mode::Filter => format!("show: {}_  (Enter keeps it, Esc clears it)", model.filter),
-            Mode::Confirm { what, .. } => format!("restart {}? y restarts, any other key doesn't", output::line(what)),
-            Mode::Page(_) => "Esc back  Tab next container  r restart  q quit".to_owned(),
-            Mode::List => {
-                "Enter page  / filter  r restart  sort: n name c cpu m memory t restarts a age  q quit".to_owned()
+            Mode::Confirm { what, .. } => {
+                format!("restart {}? y restarts, any other key doesn't", output::line(what))
             }
+            Mode::Page(_) => "Esc back  Tab next container  r restart  q quit".to_owned(),
+            Mode::List => "Enter page  / filter  r restart  sort by n c m t a  q quit".to_owned(),
         };
         Line::styled(fit(&text, self.width), Style::new().add_modifier(Modifier::REVERSED))
     }
