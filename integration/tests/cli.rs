@@ -1,5 +1,6 @@
 //! halectl as a program, against a stand-in for haled on a socket of the test's own.
 
+mod credentials;
 mod server;
 mod sessions;
 mod shells;

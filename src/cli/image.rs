@@ -16,6 +16,8 @@ use crate::proto::cri::{
 use crate::proto::haled::{ImportImageRequest, ImportedImage};
 
 use super::client::{self, Address};
+use super::credentials::{self, Sources};
+use super::options::PullArgs;
 use super::output::{complain, line, print};
 use super::table::table;
 use super::{Failure, Outcome, archive};
@@ -72,9 +74,12 @@ pub(super) fn size(bytes: u64) -> String {
 }
 
 /// `halectl image pull`: prints the id.
-pub(super) async fn pull(address: &Address, reference: String) -> Outcome {
+pub(super) async fn pull(address: &Address, args: PullArgs) -> Outcome {
+    let PullArgs { reference, creds, authfile } = args;
+    let auth = credentials::find(&reference, &Sources { given: creds, authfile });
+    let auth = auth.map_err(Failure::Message)?;
     let mut client = client::images(address).await?;
-    let request = PullImageRequest { image: Some(spec(reference)), ..Default::default() };
+    let request = PullImageRequest { image: Some(spec(reference)), auth, ..Default::default() };
     let id = client.pull_image(request).await?.into_inner().image_ref;
     print(format!("{id}\n"))?;
     Ok(ExitCode::SUCCESS)

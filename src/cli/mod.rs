@@ -16,6 +16,7 @@ mod archive;
 mod client;
 mod complete;
 mod copy;
+mod credentials;
 mod describe;
 mod events;
 mod exec;
@@ -121,7 +122,7 @@ async fn dispatch(options: Options) -> Outcome {
         Command::Events(args) => events::events(&address, namespace, args).await,
         Command::Top(args) => top::top(&address, named, args).await,
         Command::Image(ImageCommand::Ls) => image::list(&address).await,
-        Command::Image(ImageCommand::Pull { reference }) => image::pull(&address, reference).await,
+        Command::Image(ImageCommand::Pull(args)) => image::pull(&address, args).await,
         Command::Image(ImageCommand::Import { name, source }) => {
             image::import(&address, name, source).await
         }

@@ -195,13 +195,31 @@ pub(super) enum Shell {
     Fish,
 }
 
+#[derive(Debug, Args)]
+pub(super) struct PullArgs {
+    pub(super) reference: String,
+    /// In place of all files. Others on this machine can read it in the list of processes.
+    #[arg(long, value_name = "USER:PASSWORD")]
+    pub(super) creds: Option<String>,
+    /// Take credentials from this file alone.
+    #[arg(long, value_name = "FILE", conflicts_with = "creds")]
+    pub(super) authfile: Option<PathBuf>,
+}
+
 #[derive(Debug, Subcommand)]
 pub(super) enum ImageCommand {
     /// List the images on this machine.
     #[command(visible_alias = "list")]
     Ls,
     /// Pull an image from its registry.
-    Pull { reference: String },
+    ///
+    /// Credentials are taken from what `docker login` and `podman login` have written, or from the
+    /// credential helpers named there: $REGISTRY_AUTH_FILE,
+    /// $XDG_RUNTIME_DIR/containers/auth.json, $DOCKER_CONFIG/config.json or
+    /// ~/.docker/config.json, the first that knows the registry.
+    #[command(after_help = "Examples:\n  halectl image pull busybox:1.36\n  \
+        halectl image pull --authfile auth.json registry.example/team/app:v1")]
+    Pull(PullArgs),
     /// Take an image from an archive or a directory.
     ///
     /// An archive is an OCI layout, a docker-archive or a root file system, as tar, plain or

@@ -401,7 +401,11 @@ impl<const IMAGES: bool> Service<http::Request<Body>> for Cri<IMAGES> {
                 note(format!("rmi {}", asked.image.unwrap().image));
                 Ok(cri::RemoveImageResponse {})
             }),
-            "PullImage" => unary(request, |asked: cri::PullImageRequest| {
+            "PullImage" => unary(request, move |asked: cri::PullImageRequest| {
+                if let Some(auth) = asked.auth {
+                    let (user, password) = (auth.username, auth.password);
+                    note(format!("pull as {user:?} {password:?} at {}", auth.server_address));
+                }
                 match asked.image.unwrap().image.as_str() {
                     "busybox" => Ok(cri::PullImageResponse { image_ref: image().id }),
                     other => Err(Status::not_found(format!("no registry has \"{other}\""))),

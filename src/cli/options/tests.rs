@@ -69,6 +69,7 @@ fn the_command_line_is_sound() {
         "halectl delete pod a -f b",
         "halectl logs -f -p web",
         "halectl image rm",
+        "halectl image pull busybox --authfile a --creds b:c",
         "halectl --address tcp://x version",
     ] {
         let error = parse(bad).expect_err(bad);
