@@ -69,7 +69,7 @@ async fn a_browser_sees_a_pod_fail_and_heal_and_asks_nobody_else() {
     company(&house).await;
     browser.until("document.querySelectorAll('article').length === 5").await;
     browser.until("[...document.querySelectorAll('.badge')].some(b => b.textContent === 'CrashLoopBackOff')").await;
-    browser.until("document.querySelectorAll('.strip .pass').length > 60").await;
+    browser.until("document.querySelectorAll('.strip .pass').length > 10").await;
     for (name, width) in [("phone", 390), ("desktop", 1280)] {
         for (scheme, dark) in [("light", false), ("dark", true)] {
             browser.picture(&picture(&format!("{name}-{scheme}.png")), width, dark).await;
