@@ -250,7 +250,6 @@ async fn a_container_s_values_are_the_kernels() {
     let stat = kernel(&cgroup, "cpu", "cpu.stat", "cpu.stat");
     let periods = stat.lines().find_map(|line| line.strip_prefix("nr_periods "));
     assert!(app.of("cpu_cfs_periods_total") <= usage(periods.unwrap().to_owned()));
-    assert!(app.of("cpu_cfs_periods_total") > 0);
 }
 
 #[tokio::test]
