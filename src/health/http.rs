@@ -23,8 +23,9 @@ use url::Url;
 use super::run::{NoConnection, connect};
 use super::{Handler, Outcome, Target};
 
-/// Redirects that are followed, as the kubelet's.
-const MAX_REDIRECTS: usize = 10;
+/// Requests of one run. As with the kubelet, the redirect that the tenth is answered with is not
+/// followed, and fails the probe unless it leads to another host.
+const MAX_REQUESTS: usize = 10;
 /// What a head may take, in bytes.
 const MAX_HEAD: usize = 64 * 1024;
 /// Servers match on `kube-probe/`, so a probe of haled's says so too.
@@ -44,7 +45,7 @@ pub(super) async fn get(handler: &Handler, target: &Target) -> Result<Outcome, N
     let mut url =
         Url::parse(&text).map_err(|error| failed(format!("{text} is no URL: {error}")))?;
     let headers = request_headers(headers);
-    for _ in 0..=MAX_REDIRECTS {
+    for _ in 0..MAX_REQUESTS {
         let answered = answer(&url, &headers, target).await;
         let (status, location, body) = answered.map_err(|error| match error {
             NoConnection::Failed(why) => NoConnection::Failed(format!("Get \"{url}\": {why}")),
@@ -66,7 +67,7 @@ pub(super) async fn get(handler: &Handler, target: &Target) -> Result<Outcome, N
         };
         return Ok(Outcome { success, warning: false, output });
     }
-    Err(failed(format!("Get \"{url}\": stopped after {MAX_REDIRECTS} redirects")))
+    Err(failed(format!("Get \"{url}\": stopped after {MAX_REQUESTS} redirects")))
 }
 
 /// The defaults, and over them the probe's own; an empty value only removes a default. No

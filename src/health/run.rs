@@ -64,7 +64,9 @@ pub async fn call(handler: &Handler, target: &Target) -> Result<(), String> {
 }
 
 /// A connection to the pod, or to `host`. Its close is a reset, so that neither side keeps
-/// the connection's port for a minute.
+/// the connection's port for a minute: the pod's own ports, as it is made from inside. The
+/// kubelet lingers for a second instead, which leaves the port taken (TIME_WAIT) all the same on
+/// Linux, and would block a thread of the daemon for as long as the pod doesn't acknowledge.
 pub(super) async fn connect(
     target: &Target,
     host: Option<&str>,
