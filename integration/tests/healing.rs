@@ -221,7 +221,7 @@ async fn the_pods_of_the_guide_are_healed() {
 #[tokio::test]
 async fn a_misspelt_probe_is_refused_and_changes_nothing() {
     let daemon = Daemon::start().await;
-    let error = daemon.apply(include_str!("../pods/typo.yaml")).await.unwrap_err();
+    let error = daemon.apply(include_str!("../pods/mistakes/typo.yaml")).await.unwrap_err();
     assert_eq!(error.code(), Code::InvalidArgument);
     let wanted =
         "spec.containers[0]: unknown field \"livenessProve\", did you mean \"livenessProbe\"?";

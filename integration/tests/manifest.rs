@@ -6,6 +6,8 @@ mod mistakes;
 mod seen;
 mod users;
 
+use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use haled::proto::haled as wire;
@@ -34,6 +36,16 @@ async fn until(
         assert!(began.elapsed() < PATIENCE, "never came: {what}: {there:?}\n{log}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+}
+
+/// halectl with these arguments in a directory: its code, and what it printed.
+fn halectl(daemon: &Daemon, dir: &Path, args: &[&str]) -> (i32, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_halectl"));
+    command.env_remove("HALED_ADDRESS").current_dir(dir);
+    command.arg("--address").arg(daemon.socket()).args(args);
+    let output = command.output().unwrap();
+    let text = [output.stdout, output.stderr].concat();
+    (output.status.code().unwrap(), String::from_utf8(text).unwrap())
 }
 
 async fn phase(daemon: &Daemon, wanted: &str) -> wire::Pod {

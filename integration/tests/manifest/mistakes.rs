@@ -1,40 +1,30 @@
 //! Manifests with one mistake each: what is told.
 
-use super::pod;
+use std::path::Path;
+
+use super::{halectl, pod};
 use crate::daemon::Daemon;
 
+/// Each file of integration/pods/mistakes has one.
 #[tokio::test]
 async fn one_mistake_each() {
-    let daemon = Daemon::start().await;
-    let manifests = [
-        "apiVersion: v1\nkind: Pod\nmetadata: {name: pod}\nspec: [\n".to_owned(),
-        "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: a}\n".to_owned(),
-        pod("  containers:\n  - name: app\n    imagee: busybox\n"),
-        pod("  containers:\n  - name: App_1\n    image: busybox\n"),
-        pod("  containers:\n  - name: app\n    image: busybox\n    command: sleep 1\n"),
-        pod(
-            "  containers:\n  - name: app\n    image: busybox\n    livenessProbe:\n      exec: {command: [ls]}\n      periodSeconds: 0\n",
-        ),
-        pod(
-            "  containers:\n  - name: app\n    image: busybox\n    volumeMounts:\n    - {name: data, mountPath: /data}\n",
-        ),
-        pod(
-            "  containers:\n  - name: app\n    image: busybox\n    env:\n    - name: A\n      valueFrom:\n        secretKeyRef: {name: key, key: token}\n",
-        ),
-        pod(
-            "  containers:\n  - name: app\n    image: busybox\n    resources:\n      limits: {memory: lots}\n",
-        ),
-        pod("  restartPolicy: always\n  containers:\n  - {name: app, image: busybox}\n"),
-        pod("  nodeSelector: {disk: ssd}\n  containers:\n  - {name: app, image: busybox}\n"),
-    ];
-    let mut told = String::new();
-    for manifest in manifests {
-        let error = daemon.apply(&manifest).await.unwrap_err();
-        told += error.message();
-        told.push('\n');
-    }
-    assert!(daemon.pod("pod").await.is_none());
-    insta::assert_snapshot!(told);
+    let daemon = Daemon::start_without_network().await;
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("integration/pods/mistakes");
+    let there = std::fs::read_dir(&folder).unwrap();
+    let mut files: Vec<_> = there.map(|entry| entry.unwrap().file_name()).collect();
+    files.sort();
+    assert_eq!(files.len(), 10);
+    let told: Vec<String> = files
+        .iter()
+        .map(|file| {
+            let file = file.to_str().unwrap();
+            let (code, printed) = halectl(&daemon, &folder, &["apply", "-f", file]);
+            format!("$ halectl apply -f {file}\n{printed}exit code {code}\n")
+        })
+        .collect();
+    assert!(daemon.pod("mistake").await.is_none());
+    assert!(daemon.pod("typo").await.is_none());
+    insta::assert_snapshot!(told.join("\n"));
 }
 
 /// So many that a client would break the connection over the answer.

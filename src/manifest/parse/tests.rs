@@ -10,7 +10,7 @@ const EXAM: &str = include_str!("../../../integration/pods/liveness-exam.yaml");
 const FAST: &str = include_str!("../../../integration/pods/liveness-exam-fast.yaml");
 const WEB: &str = include_str!("../../../integration/pods/web.yaml");
 const TCP: &str = include_str!("../../../integration/pods/tcp.yaml");
-const TYPO: &str = include_str!("../../../integration/pods/typo.yaml");
+const TYPO: &str = include_str!("../../../integration/pods/mistakes/typo.yaml");
 
 #[test]
 fn the_liveness_exam_is_read_whole() {
