@@ -1,5 +1,6 @@
 //! Pods from manifests, whole: a real daemon and real containers.
 
+mod every_field;
 mod folder;
 mod life;
 mod mistakes;

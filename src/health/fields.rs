@@ -72,6 +72,24 @@ pub fn clipped(line: &str) -> Cow<'_, str> {
     format!("{}...", &line[..end]).into()
 }
 
+/// What was asked of an object that was read.
+#[cfg(test)]
+pub(crate) struct Asked {
+    pub(crate) path: String,
+    /// The fields that it may have.
+    pub(crate) may: Vec<String>,
+    /// Those that it has.
+    pub(crate) has: Vec<String>,
+}
+
+#[cfg(test)]
+thread_local! {
+    /// Of each object that this thread has read, so that a test can say whether every field is
+    /// used and documented.
+    pub(crate) static ASKED: std::cell::RefCell<Vec<Asked>> =
+        const { std::cell::RefCell::new(Vec::new()) };
+}
+
 /// An object and where it stands.
 #[derive(Debug, Clone)]
 pub struct Object<'a> {
@@ -117,6 +135,14 @@ impl<'a> Object<'a> {
 
     /// Every field must be one of `names`; those of `later` are refused as not supported yet.
     pub fn only(&self, names: &[&str], later: &[&str], mistakes: &mut Mistakes) {
+        #[cfg(test)]
+        ASKED.with_borrow_mut(|asked| {
+            asked.push(Asked {
+                path: self.path.clone(),
+                may: names.iter().map(|name| (*name).to_owned()).collect(),
+                has: self.fields.keys().cloned().collect(),
+            });
+        });
         for name in self.fields.keys().map(String::as_str) {
             if names.contains(&name) {
                 continue;

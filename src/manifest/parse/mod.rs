@@ -4,6 +4,8 @@
 
 mod container;
 mod env;
+#[cfg(test)]
+mod every_field;
 mod files;
 mod hooks;
 mod locate;
