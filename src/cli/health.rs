@@ -10,12 +10,15 @@ use super::options::HealthArgs;
 use super::output::{complain, print};
 use super::{Outcome, age, names, pods, table};
 
+const RUNNING: &str = "Running";
 /// A probe fails, or hasn't passed yet.
 const UNHEALTHY: u8 = 3;
 
 /// `halectl health`.
 pub(super) async fn health(address: &Address, namespace: &str, args: HealthArgs) -> Outcome {
     let pods = pods::chosen(address, namespace, &args.names, &args.among).await?;
+    // What has done its work is asked nothing any more.
+    let pods: Vec<Pod> = pods.into_iter().filter(|pod| pod.phase != "Succeeded").collect();
     let rows = rows(&pods, age::now());
     if rows.is_empty() {
         complain("there are no probes");
@@ -23,9 +26,16 @@ pub(super) async fn health(address: &Address, namespace: &str, args: HealthArgs)
     }
     let heading = ["POD", "CONTAINER", "PROBE", "RESULT", "IN A ROW", "LAST RUN", "OUTPUT"];
     print(table::table(&heading, &rows))?;
-    let well = pods.iter().flat_map(names::containers).flat_map(|container| &container.probes);
-    let well = well.into_iter().all(|probe| probe.result == "Success");
-    Ok(if well { ExitCode::SUCCESS } else { ExitCode::from(UNHEALTHY) })
+    Ok(if pods.iter().all(is_well) { ExitCode::SUCCESS } else { ExitCode::from(UNHEALTHY) })
+}
+
+/// Every container with probes runs, and all of them pass.
+pub(super) fn is_well(pod: &Pod) -> bool {
+    let mut probed = names::containers(pod).filter(|container| !container.probes.is_empty());
+    probed.all(|container| {
+        let pass = container.probes.iter().all(|probe| probe.result == "Success");
+        container.state == RUNNING && pass
+    })
 }
 
 /// A row for each probe.
@@ -43,6 +53,12 @@ pub(super) fn rows(pods: &[Pod], now: i64) -> Vec<Vec<String>> {
                     0 => "never".to_owned(),
                     at => format!("{} ago", since(at, now)),
                 };
+                let said = super::output::line(&probe.last_output);
+                let output = match (container.state.as_str(), probe.last_run_at) {
+                    (RUNNING, _) => said,
+                    (_, 0) => "not running yet".to_owned(),
+                    _ => format!("not running; {said}"),
+                };
                 rows.push(vec![
                     pod.name.clone(),
                     container.name.clone(),
@@ -50,7 +66,7 @@ pub(super) fn rows(pods: &[Pod], now: i64) -> Vec<Vec<String>> {
                     probe.result.clone(),
                     format!("{} (turns at {limit})", probe.run),
                     last,
-                    super::output::line(&probe.last_output),
+                    output,
                 ]);
             }
         }

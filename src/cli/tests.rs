@@ -342,6 +342,21 @@ fn every_probe_has_a_row() {
     assert_eq!(rows[1][5], "never");
 }
 
+#[test]
+fn a_probed_container_that_does_not_run_is_not_well() {
+    let mut pod = liveness();
+    pod.containers[0].probes.truncate(1);
+    assert!(health::is_well(&pod));
+    "Waiting".clone_into(&mut pod.containers[0].state);
+    assert!(!health::is_well(&pod));
+    let output = |pod: &Pod| health::rows(std::slice::from_ref(pod), NOW)[0][6].clone();
+    assert_eq!(output(&pod), "not running; ls: /tmp/healthy: No such file or directory");
+    pod.containers[0].probes[0].last_run_at = 0;
+    assert_eq!(output(&pod), "not running yet");
+    pod.containers[0].probes.clear();
+    assert!(health::is_well(&pod), "without probes there is nothing to say");
+}
+
 const DEPLOYMENT: &str = "# kept
 apiVersion: v1
 kind: Service

@@ -107,6 +107,33 @@ pub struct Probes {
     pub readiness: Option<Probe>,
 }
 
+impl Probes {
+    /// Each probe as it is seen while its container doesn't run: nothing is known.
+    pub fn unknown(&self) -> Vec<Report> {
+        let kinds = [
+            (Kind::Startup, &self.startup),
+            (Kind::Liveness, &self.liveness),
+            (Kind::Readiness, &self.readiness),
+        ];
+        let report = |(kind, probe): (Kind, &Option<Probe>)| {
+            let probe = probe.as_ref()?;
+            Some(Report {
+                kind,
+                handler: probe.handler.to_string(),
+                result: "Unknown".to_owned(),
+                run: 0,
+                success_threshold: probe.success_threshold,
+                failure_threshold: probe.failure_threshold,
+                last: None,
+                last_run_at: None,
+                last_change_at: None,
+                next_run_at: None,
+            })
+        };
+        kinds.into_iter().filter_map(report).collect()
+    }
+}
+
 /// When an ended container is started again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum RestartPolicy {

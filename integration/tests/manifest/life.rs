@@ -1,6 +1,8 @@
 //! The order in which containers come and go, and what brings a pod back.
 
-use super::{delete, phase, pod, until};
+use std::path::Path;
+
+use super::{delete, halectl, phase, pod, until};
 use crate::daemon::Daemon;
 
 const QUICK: &str = "[healing]\nbackoff_initial = \"100ms\"\nbackoff_max = \"100ms\"\n";
@@ -274,6 +276,19 @@ async fn conditions_tell_since_when() {
     daemon.kill();
     daemon.launch().await;
     same(&until(&daemon, "pod", "readiness again", is_ready).await);
+    delete(&daemon, "pod").await;
+    daemon.nothing_is_left().await;
+}
+
+#[tokio::test]
+async fn a_probed_pod_without_a_container_is_not_well() {
+    let daemon = Daemon::start_without_network().await;
+    let text = pod(
+        "  hostNetwork: true\n  containers: [{name: app, image: nowhere, imagePullPolicy: Never, livenessProbe: {exec: {command: [ls]}}}]\n",
+    );
+    daemon.apply(&text).await.unwrap();
+    let (code, printed) = halectl(&daemon, Path::new("/"), &["health", "pod"]);
+    assert!(code == 3 && printed.contains("not running yet"), "{code}: {printed}");
     delete(&daemon, "pod").await;
     daemon.nothing_is_left().await;
 }

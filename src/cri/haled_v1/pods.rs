@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use super::super::Face;
 use super::super::container::health_word;
 use crate::container::state::{Ended, State, nanos};
-use crate::health::{Policy, Report, is_kill};
+use crate::health::{Policy, Probes, Report, is_kill};
 use crate::manifest::Planned;
 use crate::manifest::controller::{Managed, node};
 use crate::manifest::status::{Condition, initialized, phase, phase_of};
@@ -207,6 +207,8 @@ fn container_of(
             finished_at: ended.finished_at,
         });
     }
+    let probes = policy.and_then(|policy| policy.probes.get(name));
+    container.probes = probes.map(Probes::unknown).iter().flatten().map(probe_of).collect();
     let Some((view, newest)) = newest else {
         // `ErrImagePull: why` gives the one word that lists show.
         let (reason, message) = problem.split_once(": ").unwrap_or(("", problem));
@@ -219,7 +221,9 @@ fn container_of(
     container.image_id.clone_from(&newest.image_id);
     container.restart_count = newest.config.attempt;
     container.ready = newest.ready;
-    container.probes = newest.probes.iter().map(probe_of).collect();
+    if !newest.probes.is_empty() {
+        container.probes = newest.probes.iter().map(probe_of).collect();
+    }
     state_of(&mut container, view, newest, policy);
     container
 }
