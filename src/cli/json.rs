@@ -50,6 +50,7 @@ pub(super) fn object(pod: &Pod) -> Value {
         ("namespace", text(&pod.namespace)),
         ("uid", text(&pod.uid)),
         ("creationTimestamp", time(pod.created_at)),
+        ("deletionTimestamp", time(pod.deletion_at)),
     ]));
     json!({
         "apiVersion": "v1",

@@ -357,6 +357,15 @@ fn a_probed_container_that_does_not_run_is_not_well() {
     assert!(health::is_well(&pod), "without probes there is nothing to say");
 }
 
+#[test]
+fn a_deletion_has_its_time() {
+    let mut pod = liveness();
+    assert!(!json::pods(&[pod.clone()], true).contains("deletionTimestamp"));
+    pod.deletion_at = NOW + 30 * SECOND;
+    let text = json::pods(&[pod], true);
+    assert!(text.contains(r#""deletionTimestamp": "2026-01-02T03:04:35Z""#), "{text}");
+}
+
 const DEPLOYMENT: &str = "# kept
 apiVersion: v1
 kind: Service

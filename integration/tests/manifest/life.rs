@@ -1,6 +1,7 @@
 //! The order in which containers come and go, and what brings a pod back.
 
 use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::{delete, halectl, phase, pod, until};
 use crate::daemon::Daemon;
@@ -277,6 +278,29 @@ async fn conditions_tell_since_when() {
     daemon.launch().await;
     same(&until(&daemon, "pod", "readiness again", is_ready).await);
     delete(&daemon, "pod").await;
+    daemon.nothing_is_left().await;
+}
+
+#[tokio::test]
+async fn a_pod_that_is_being_deleted_says_until_when() {
+    let daemon = Daemon::start_without_network().await;
+    let text = pod(
+        "  hostNetwork: true\n  terminationGracePeriodSeconds: 600\n  containers: [{name: app, image: busybox, command: [sh, -c, 'trap \"\" TERM; until test -e /tmp/end; do sleep 0.1; done']}]\n",
+    );
+    daemon.apply(&text).await.unwrap();
+    let running = phase(&daemon, "Running").await;
+    assert_eq!(running.deletion_at, 0);
+    let now = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as i64;
+    let before = now();
+    let deleted = async {
+        let seen = phase(&daemon, "Terminating").await;
+        let (asked, until) = (seen.deletion_at - 600_000_000_000, now());
+        assert!((before..=until).contains(&asked), "{asked} isn't in {before}..{until}");
+        let (_, yaml) = halectl(&daemon, Path::new("/"), &["get", "pod", "pod", "-o", "yaml"]);
+        assert!(yaml.contains("\n  deletionTimestamp: "), "{yaml}");
+        daemon.exec(&running.containers[0].id, &["touch", "/tmp/end"]).await;
+    };
+    tokio::join!(delete(&daemon, "pod"), deleted);
     daemon.nothing_is_left().await;
 }
 

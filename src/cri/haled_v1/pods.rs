@@ -117,6 +117,7 @@ fn of_managed(managed: &Managed, sandboxes: &Sandboxes) -> wire::Pod {
         qos_class: plan.qos.clone(),
         conditions: managed.conditions.iter().map(condition_of).collect(),
         manifest: plan.document.to_string(),
+        deletion_at: managed.delete_at,
         node_name: node::name(),
     }
 }

@@ -115,6 +115,8 @@ pub struct Managed {
     pub started_at: i64,
     /// Being taken down.
     pub deleting: bool,
+    /// When the grace of that is over, in nanoseconds since the epoch; 0: it isn't.
+    pub delete_at: i64,
     /// Why it can't be brought up; empty: nothing is in the way.
     pub problem: String,
     /// How it ended.
@@ -306,6 +308,7 @@ impl Manifests {
             created_at: entry.record.created_at,
             started_at: entry.record.started_at,
             deleting: entry.record.deleting,
+            delete_at: entry.record.delete_at,
             problem: entry.problem.clone(),
             ended: entry.record.ended.clone(),
         };
@@ -348,6 +351,7 @@ impl Manifests {
             started_at: 0,
             next_attempt: 0,
             deleting: false,
+            delete_at: 0,
             evicted: None,
             ended: None,
             file: file.map(Path::to_owned),
@@ -366,7 +370,7 @@ impl Manifests {
             if let Some(task) = entry.task.take() {
                 task.abort();
             }
-            entry.record.deleting = true;
+            entry.record.condemn(grace, nanos(SystemTime::now()));
             entry.record.clone()
         };
         self.inner.store.put(&stored_key(key), &record)?;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -26,6 +27,10 @@ pub(super) struct PodRecord {
     pub(super) next_attempt: u32,
     /// Being taken down: nothing is brought up any more.
     pub(super) deleting: bool,
+    /// When the grace of its deletion is over, in nanoseconds since the epoch; 0: it isn't
+    /// being taken down.
+    #[serde(default)]
+    pub(super) delete_at: i64,
     /// It is to end so: it used more than it may.
     pub(super) evicted: Option<Ending>,
     /// It is over: nothing is brought up any more.
@@ -38,6 +43,16 @@ pub(super) struct PodRecord {
 }
 
 impl PodRecord {
+    /// It is to be taken down, with this grace or else its own. A deletion that goes on keeps
+    /// its time, unless another grace is asked for.
+    pub(super) fn condemn(&mut self, grace: Option<Duration>, now: i64) {
+        if !self.deleting || self.delete_at == 0 || grace.is_some() {
+            let whole = grace.unwrap_or(self.plan.grace).as_nanos();
+            self.delete_at = now.saturating_add(i64::try_from(whole).unwrap_or(i64::MAX));
+        }
+        self.deleting = true;
+    }
+
     pub(super) fn course(&self) -> Course<'_> {
         Course { plan: &self.plan, deleting: self.deleting, ended: self.ended.as_ref() }
     }
