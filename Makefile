@@ -18,12 +18,13 @@ TEST_PACKAGES := $(DEMO_PACKAGES) docker-registry jq conntrack curl procps zsh f
 -include helpers.mk
 HALED_HELPER_DIR ?= target/helper
 export HALED_HELPER_DIR := $(abspath $(HALED_HELPER_DIR))
+include packaging/install.mk
 
 .PHONY: help
 help: ## list the targets
 	@echo 'haled: a container runtime that heals the pods it runs'
 	@echo
-	@grep -hE '^[a-z-]+:.*## ' Makefile $(wildcard helpers.mk) \
+	@grep -hE '^[a-z-]+:.*## ' Makefile $(wildcard helpers.mk) packaging/install.mk \
 	  | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' \
 	  | while IFS=$$'\t' read -r name text; do printf '  make %-14s %s\n' "$$name" "$$text"; done
 
