@@ -121,3 +121,37 @@ pub(super) fn new_uid() -> String {
     let hex = format!("{:032x}", u128::from_be_bytes(bytes));
     [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const POD: &str = "{apiVersion: v1, kind: Pod, metadata: {name: a}, spec: {terminationGracePeriodSeconds: 7, containers: [{name: a, image: x}]}}";
+
+    #[test]
+    fn a_deletion_that_goes_on_keeps_its_time() {
+        let mut record = PodRecord {
+            uid: new_uid(),
+            plan: crate::manifest::parse(POD).unwrap().remove(0),
+            created_at: 0,
+            started_at: 0,
+            next_attempt: 0,
+            deleting: false,
+            delete_at: 0,
+            evicted: None,
+            ended: None,
+            file: None,
+            conditions: BTreeMap::new(),
+        };
+        let second = 1_000_000_000;
+        record.condemn(None, 100 * second);
+        assert_eq!((record.deleting, record.delete_at), (true, 107 * second));
+        // By the daemon that comes after this one.
+        record.condemn(None, 105 * second);
+        assert_eq!(record.delete_at, 107 * second);
+        record.condemn(Some(Duration::from_secs(1)), 105 * second);
+        assert_eq!(record.delete_at, 106 * second);
+        record.condemn(Some(Duration::MAX), 105 * second);
+        assert_eq!(record.delete_at, i64::MAX);
+    }
+}
