@@ -61,3 +61,7 @@ uninstall: ## remove what install has put there; settings that were changed, and
 	  $(SYSCONFDIR)/haled/manifests $(SYSCONFDIR)/haled; do \
 	  [ ! -d "$(DESTDIR)$$dir" ] || rmdir --ignore-fail-on-non-empty "$(DESTDIR)$$dir"; \
 	done
+
+.PHONY: deb
+deb: build helpers ## make a Debian package, into target/package
+	@BIN=$(abspath $(BIN)) packaging/deb
