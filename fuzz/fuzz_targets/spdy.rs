@@ -1,8 +1,11 @@
 //! SPDY frames, in whatever pieces they come. The first byte says how they are cut.
 #![no_main]
 
-use haled::stream::spdy::frame::{Decoder, Encoder, Frame};
+use haled::stream::spdy::frame::{Decoder, Encoder, Frame, MAX_CONTROL};
 use libfuzzer_sys::fuzz_target;
+
+/// Bytes of a frame before its payload.
+const HEAD: usize = 8;
 
 /// All frames until the first that is none.
 fn decode(data: &[u8], piece: usize) -> (Vec<Frame>, bool) {
@@ -44,11 +47,19 @@ fuzz_target!(|data: &[u8]| {
     let (whole, broken) = decode(data, usize::MAX);
     assert_eq!(decode(data, piece.into()), (whole.clone(), broken));
     // What was understood is understood the same once it is written again.
-    let (mut encoder, mut bytes) = (Encoder::default(), Vec::new());
-    for frame in &whole {
-        encoder.encode(frame, &mut bytes);
+    let (mut encoder, mut bytes, mut written) = (Encoder::default(), Vec::new(), Vec::new());
+    for frame in whole {
+        let begin = bytes.len();
+        encoder.encode(&frame, &mut bytes);
+        let control = !matches!(frame, Frame::Data { .. });
+        if control && bytes.len() - begin > HEAD + MAX_CONTROL {
+            // Another compressor can have made of its headers less than ours does.
+            bytes.truncate(begin);
+            break;
+        }
+        written.push(frame);
     }
     let (again, broken) = decode(&bytes, usize::MAX);
     assert!(!broken);
-    assert_eq!(again, whole);
+    assert_eq!(again, written);
 });
