@@ -21,6 +21,7 @@ mod protocol {
             "cri/v1/runtime_service.proto",
             "cri/v1/image_service.proto",
             "haled/v1/haled.proto",
+            "haled/v1/images.proto",
             "nri/v1/nri.proto",
         ];
         let set = protox::compile(files, ["proto"]).unwrap_or_else(|error| panic!("{error}"));

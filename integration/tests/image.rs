@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use build::{Built, Layer, Packing, index, sha256};
 use haled::id::ContainerId;
-use haled::image::{Auth, Error, Image, Images, Settings};
+use haled::image::{Auth, Error, Image, Images, Settings, Stage};
 use haled::store::Store;
 use registry::{Registry, Tap};
 
@@ -662,6 +662,94 @@ async fn every_form_of_archive() {
         node.images.import(Path::new("/nonexistent"), None).await,
         Err(Error::Archive { .. })
     ));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_exported_can_be_imported() {
+    let (node, registry) = (Node::new(), Registry::start());
+    let built = three_layers();
+    registry.push("app", "v1", &built);
+    let name = registry.name("app:v1");
+    let pulled = node.images.pull(&name, None).await.unwrap();
+    // Without a manifest, and with a layer that is in the other image too.
+    let shared = built.tars[0].clone();
+    let saved = imported(&node, &[shared, Layer::new().file("own", "1").tar()]).await.unwrap();
+    let names = [name.clone(), "test:v1".to_owned()];
+    let export = node.images.export(&names).await.unwrap();
+    let archive = node.dir.path().join("export.tar");
+    export.write(std::fs::File::create(&archive).unwrap()).unwrap();
+    let size = std::fs::metadata(&archive).unwrap().len();
+    assert!(size.abs_diff(export.size_bytes()) < 64 << 10, "{size} {}", export.size_bytes());
+    let other = Node::new();
+    let images = other.images.import(&archive, None).await.unwrap();
+    let mut ids: Vec<&str> = images.iter().map(|image| &*image.id).collect();
+    ids.sort_unstable();
+    let mut wanted = [&*pulled.id, &*saved.id];
+    wanted.sort_unstable();
+    assert_eq!(ids, wanted);
+    let again = other.images.find(&name).unwrap();
+    assert_eq!(
+        (&again.tags, &again.digests, &again.chain),
+        (&pulled.tags, &pulled.digests, &pulled.chain)
+    );
+    assert_eq!(other.images.find("test:v1").unwrap().chain, saved.chain);
+
+    // As docker reads it: manifest.json alone.
+    let mut whole = tar::Archive::new(std::fs::File::open(&archive).unwrap());
+    let mut parts = Vec::new();
+    for entry in whole.entries().unwrap() {
+        let mut entry = entry.unwrap();
+        let path = entry.path().unwrap().display().to_string();
+        let mut bytes = Vec::new();
+        std::io::Read::read_to_end(&mut entry, &mut bytes).unwrap();
+        if !["oci-layout", "index.json"].contains(&path.as_str()) {
+            parts.push((path, bytes));
+        }
+    }
+    std::fs::write(&archive, build::archive(&parts)).unwrap();
+    let docker = Node::new();
+    docker.images.import(&archive, None).await.unwrap();
+    assert_eq!(docker.images.find(&name).unwrap().chain, pulled.chain);
+
+    let inspected = node.images.inspect(&pulled).await.unwrap();
+    assert_eq!(inspected["layers"].as_array().unwrap().len(), 3);
+    assert_eq!(inspected["layers"][0]["digest"], sha256(&built.blobs[0]));
+    assert_eq!(inspected["config"]["WorkingDir"], "/srv");
+    let by_content = node.images.inspect(&saved).await.unwrap();
+    assert_eq!(by_content["layers"][0]["digest"], sha256(&built.tars[0]));
+    assert!(node.images.unused(false).is_empty());
+    let id = container();
+    node.images.prepare_rootfs(&id, &saved).await.unwrap();
+    assert_eq!(node.images.unused(true), [pulled]);
+    node.images.release_rootfs(&id).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pull_tells_how_far_it_is() {
+    let (node, registry) = (Node::new(), Registry::start());
+    let built = three_layers();
+    registry.push("app", "v1", &built);
+    let stalled = sha256(&built.blobs[2]);
+    let tap = Tap::before(&registry, Some(stalled.clone()));
+    let name = format!("{}/app:v1", tap.host);
+    let (progress, pulling) = node.images.pull_watched(&name, None).unwrap();
+    let (joined, _) = node.images.pull_watched(&name, None).unwrap();
+    let started = std::time::Instant::now();
+    let parts = loop {
+        let parts = progress.parts();
+        let at_rest = parts.iter().filter(|part| part.stage == Stage::Done).count() == 2;
+        if at_rest && parts[2].done_bytes > 0 {
+            break parts;
+        }
+        assert!(started.elapsed() < DEADLINE, "{parts:?}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    };
+    assert_eq!((&*parts[2].digest, parts[2].stage), (&*stalled, Stage::Fetching));
+    assert!(
+        parts[2].done_bytes < parts[2].size_bytes && parts[0].done_bytes == parts[0].size_bytes
+    );
+    assert_eq!(joined.parts(), parts);
+    drop(pulling);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,5 +1,6 @@
 //! haled v1: pods from manifests, every pod's health, events, logs, and images from files.
 
+mod images;
 mod logs;
 mod pods;
 

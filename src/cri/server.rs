@@ -21,6 +21,7 @@ use crate::pod::orchestrator::Open;
 use crate::proto::cri::image_service_server::ImageServiceServer;
 use crate::proto::cri::runtime_service_server::RuntimeServiceServer;
 use crate::proto::haled::haled_server::HaledServer;
+use crate::proto::haled::images_server::ImagesServer;
 
 /// After a connection could not be accepted.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -101,6 +102,9 @@ fn routes(face: Face) -> Routes {
     let image = ImageServiceServer::new(face.clone())
         .max_decoding_message_size(MAX_MESSAGE)
         .max_encoding_message_size(MAX_MESSAGE);
+    let images = ImagesServer::new(face.clone())
+        .max_decoding_message_size(MAX_MESSAGE)
+        .max_encoding_message_size(MAX_MESSAGE);
     let haled = HaledServer::new(face)
         .max_decoding_message_size(MAX_MESSAGE)
         .max_encoding_message_size(MAX_MESSAGE);
@@ -108,6 +112,7 @@ fn routes(face: Face) -> Routes {
     Routes::new(InterceptedService::new(runtime, note_use))
         .add_service(InterceptedService::new(image, note_use))
         .add_service(haled)
+        .add_service(images)
         .prepare()
 }
 

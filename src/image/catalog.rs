@@ -245,24 +245,30 @@ impl Catalog {
     /// file system stands on is no longer listed, but can be found by its id.
     pub(super) fn remove(&self, name: &str) -> Result<bool, Error> {
         let mut state = self.lock();
-        let (id, by_name) = match self.now().resolve(name) {
+        let (id, gone, last) = match self.names_of(&state, name) {
             Ok(found) => found,
             Err(Error::NotFound(_)) => return Ok(false),
             Err(error) => return Err(error),
         };
-        let all: Vec<String> = state
-            .names
-            .iter()
-            .filter(|(_, image)| **image == id)
-            .map(|(name, _)| name.clone())
-            .collect();
-        let gone = match by_name {
-            Some(name) => names_to_drop(&name, &all),
-            None => all.clone(),
-        };
-        let result = self.forget(&mut state, &id, &gone, gone.len() == all.len());
+        let result = self.forget(&mut state, &id, &gone, last);
         self.publish(&state);
         result.map(|()| true)
+    }
+
+    /// Whether `remove` would take the image along with this name.
+    pub(super) fn is_last(&self, name: &str) -> Result<bool, Error> {
+        Ok(self.names_of(&self.lock(), name)?.2)
+    }
+
+    /// The image, those of its names that go with this one, and whether those are all.
+    fn names_of(&self, state: &State, name: &str) -> Result<(Digest, Vec<String>, bool), Error> {
+        let (id, by_name) = self.now().resolve(name)?;
+        let names = state.names.iter().filter(|(_, image)| **image == id);
+        let all: Vec<String> = names.map(|(name, _)| name.clone()).collect();
+        let Some(name) = by_name else { return Ok((id, all, true)) };
+        let gone = names_to_drop(&name, &all);
+        let last = gone.len() == all.len();
+        Ok((id, gone, last))
     }
 
     /// The image's record first: names without it are dropped at the next start.
@@ -338,6 +344,22 @@ impl Catalog {
         let result = self.drop_unused(&mut state);
         self.publish(&state);
         result
+    }
+
+    /// The blobs of an image, its configuration among them.
+    pub(super) fn blobs(&self, id: &Digest) -> BTreeSet<Digest> {
+        self.lock().images.get(id).map(|image| image.blobs.clone()).unwrap_or_default()
+    }
+
+    /// The containers whose root file systems or volumes stand on an image, by its id.
+    pub(super) fn users(&self) -> BTreeMap<String, BTreeSet<String>> {
+        let mut users: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        for (container, record) in &self.lock().rootfs {
+            for (image, _) in record.parts() {
+                users.entry(image.to_owned()).or_default().insert(container.clone());
+            }
+        }
+        users
     }
 
     /// The layers that a container's root file system stands on, the lowest first.

@@ -12,6 +12,7 @@ use super::Error;
 use super::catalog::Thing;
 use super::content::Ingest;
 use super::manifest::{Descriptor, MAX_SIZE, Manifest};
+use super::progress::{Progress, Stage};
 use super::pull::{Pull, blocking};
 use super::server::{Body, Fault, Server};
 
@@ -97,7 +98,8 @@ impl Pull {
         if start > 0 {
             tracing::debug!(digest = %wanted.digest, start, "going on with a blob");
         }
-        let (ingest, held, end) = receive(ingest, held, body, start, wanted).await?;
+        let (ingest, held, end) =
+            receive(ingest, held, body, start, wanted, &self.progress).await?;
         match end {
             Ok(()) if ingest.written() < wanted.size => {
                 Err(Fault::Passing(wrong_size(wanted, ingest.written())))
@@ -120,10 +122,15 @@ impl Pull {
             let (pull, places) = (Arc::clone(self), Arc::clone(&places));
             tasks.spawn(self.work.track_future(async move {
                 let _place = places.acquire_owned().await;
-                (place, pull.fetch(&layer, MAX_SIZE).await)
+                pull.progress.stands(place, Stage::Fetching);
+                let fetched = pull.fetch(&layer, MAX_SIZE).await;
+                if fetched.is_ok() {
+                    pull.progress.stands(place, Stage::Fetched);
+                }
+                (place, fetched)
             }));
         }
-        Fetching { tasks, done: BTreeSet::new() }
+        Fetching { tasks, done: BTreeSet::new(), progress: Arc::clone(&self.progress) }
     }
 }
 
@@ -134,6 +141,7 @@ async fn receive(
     mut body: Body,
     start: u64,
     wanted: &Descriptor,
+    progress: &Progress,
 ) -> Result<(Ingest, Held, Result<(), Fault>), Fault> {
     let (chunks, mut to_write) = mpsc::channel::<bytes::Bytes>(CHUNKS);
     let writer = tokio::task::spawn_blocking(move || -> Result<(Ingest, Held), Error> {
@@ -157,6 +165,7 @@ async fn receive(
                 if seen > wanted.size {
                     break Err(Fault::Lasting(wrong_size(wanted, seen)));
                 }
+                progress.reached(&wanted.digest, seen);
                 if chunks.send(chunk).await.is_err() {
                     break Ok(());
                 }
@@ -204,6 +213,7 @@ fn wrong_size(wanted: &Descriptor, found: u64) -> String {
 pub(super) struct Fetching {
     tasks: JoinSet<(usize, Result<(), Error>)>,
     done: BTreeSet<usize>,
+    pub(super) progress: Arc<Progress>,
 }
 
 impl Fetching {

@@ -1,5 +1,6 @@
 //! The room's face: every call of the others comes through here.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,13 +14,18 @@ use super::layer::Layers;
 use super::pull::{Flights, Turns, blocking};
 use super::reference::Reference;
 use super::rootfs::{RootFileSystems, Wanted};
-use super::{Auth, Base, Error, Image, Owners, Prepared, Settings, Usage, checkpoint, import};
+use super::{
+    Auth, Base, Error, Image, Owners, Prepared, Progress, Settings, Usage, checkpoint, import,
+};
 use crate::id::ContainerId;
 use crate::store::Store;
 use crate::sys::tree;
 
 /// Longest measuring of used space: a dead disk must not hold up the caller.
 const MEASURE_TIMEOUT: Duration = Duration::from_mins(1);
+
+/// A pull under way: how far it is, and its answer.
+type Watched<Answer> = (Arc<Progress>, Answer);
 
 /// The images of this node. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -75,8 +81,44 @@ impl Images {
     /// Pulls and unpacks; pulls of one image at the same time share the work. Gives the id.
     /// The work goes on if the caller goes away.
     pub async fn pull(&self, reference: &str, auth: Option<Auth>) -> Result<Arc<Image>, Error> {
+        let (_, image) = self.pull_watched(reference, auth)?;
+        image.await
+    }
+
+    /// As [`Images::pull`], with what tells how far it is.
+    pub fn pull_watched(
+        &self,
+        reference: &str,
+        auth: Option<Auth>,
+    ) -> Result<Watched<impl Future<Output = Result<Arc<Image>, Error>> + use<>>, Error> {
         let reference = Reference::parse(reference)?;
-        Flights::join(&self.inner, reference, auth).await
+        Ok(Flights::join(&self.inner, reference, auth))
+    }
+
+    pub(super) fn inner(&self) -> Arc<Inner> {
+        Arc::clone(&self.inner)
+    }
+
+    /// The images that no root file system stands on and that aren't pinned, with a tag only
+    /// if `tagged`.
+    pub fn unused(&self, tagged: bool) -> Vec<Arc<Image>> {
+        let users = self.users();
+        let mut images = self.list();
+        images.retain(|image| {
+            !image.pinned && !users.contains_key(&image.id) && (tagged || image.tags.is_empty())
+        });
+        images
+    }
+
+    /// The ids of the containers whose root file systems or volumes stand on an image, by the
+    /// image's id.
+    pub fn users(&self) -> BTreeMap<String, BTreeSet<String>> {
+        self.inner.catalog.users()
+    }
+
+    /// Whether [`Images::remove`] would take the image along with this name.
+    pub fn is_last_name(&self, name: &str) -> Result<bool, Error> {
+        self.inner.catalog.is_last(name)
     }
 
     /// An image from an archive on disk: OCI layout directory or tar, docker-archive, or a

@@ -75,6 +75,17 @@ pub(super) struct Descriptor {
 }
 
 impl Descriptor {
+    /// Of a layer that came without one.
+    pub(super) fn layer(digest: Digest, size: u64, packed: bool) -> Self {
+        let media_type = if packed {
+            "application/vnd.oci.image.layer.v1.tar+gzip"
+        } else {
+            "application/vnd.oci.image.layer.v1.tar"
+        };
+        let (platform, annotations, urls) = Default::default();
+        Self { media_type: media_type.to_owned(), digest, size, platform, annotations, urls }
+    }
+
     /// Of a foreign layer, which registries needn't have: where it is, or its type.
     pub(super) fn elsewhere(&self) -> Option<&str> {
         let foreign = ["foreign", "nondistributable"].iter().any(|t| self.media_type.contains(t));

@@ -2,7 +2,7 @@
 //!
 //! Reading order: `reference`, `manifest`, `digest` (what an image is called and made of),
 //! `hosts`, `challenge`, `server`, `registry` (whom to ask), `content`, `layer` (the disk), `fetch`, `pull`,
-//! `archive` and `import` (the two ways in), `catalog` (what there is, what is no longer needed),
+//! `archive` and `import` (the two ways in), `inspect` and `export` (what is in it, and the way out), `catalog` (what there is, what is no longer needed),
 //! `rootfs` (what a container gets).
 //!
 //! Knows containers only as the holders of root file systems. Nothing here runs anything.
@@ -15,14 +15,17 @@ mod checkpoint;
 mod content;
 mod digest;
 mod error;
+mod export;
 mod fetch;
 #[cfg(fuzzing)]
 pub mod fuzz;
 mod hosts;
 mod images;
 mod import;
+mod inspect;
 mod layer;
 mod manifest;
+mod progress;
 mod pull;
 mod reference;
 mod registry;
@@ -36,9 +39,11 @@ use serde::{Deserialize, Serialize};
 pub use checkpoint::Base;
 pub use content::Scratch;
 pub use error::{Error, StoreFailed};
+pub use export::Export;
 pub use images::Images;
 use images::Inner;
 pub use import::MAX_ARCHIVE;
+pub use progress::{Part, Progress, Stage};
 
 /// What a container takes from its image unless told otherwise.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]

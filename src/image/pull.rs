@@ -14,6 +14,7 @@ use super::fetch::Fetching;
 use super::manifest::{
     self, Choice, Config, Document, MAX_CONFIG, MAX_MANIFEST, Manifest, Platform, Unfit,
 };
+use super::progress::{Progress, Stage};
 use super::reference::{Reference, Version};
 use super::registry::Remote;
 use super::server::Patience;
@@ -36,6 +37,7 @@ struct Flight {
     /// Tells when it is over, even where nobody waited for the answer.
     task: AbortHandle,
     answer: Shared<BoxFuture<'static, Answer>>,
+    progress: Arc<Progress>,
 }
 
 impl std::fmt::Debug for Flights {
@@ -50,19 +52,22 @@ impl Flights {
         inner: &Arc<Inner>,
         reference: Reference,
         auth: Option<Auth>,
-    ) -> impl Future<Output = Answer> + use<> {
+    ) -> (Arc<Progress>, impl Future<Output = Answer> + use<>) {
         let name = reference.to_string();
         let mut flights = inner.flights.0.lock().unwrap_or_else(PoisonError::into_inner);
         flights.retain(|flight| !flight.task.is_finished());
         if let Some(flight) = flights.iter().find(|f| f.name == name && f.auth == auth) {
-            return flight.answer.clone();
+            return (Arc::clone(&flight.progress), flight.answer.clone());
         }
-        let work = tokio::spawn(pull(Arc::clone(inner), reference, auth.clone()));
+        let progress = Arc::<Progress>::default();
+        let work =
+            tokio::spawn(pull(Arc::clone(inner), reference, auth.clone(), Arc::clone(&progress)));
         let task = work.abort_handle();
         let answer =
             work.map(|done| done.unwrap_or(Err(Error::Stopped("the pull")))).boxed().shared();
-        flights.push(Flight { name, auth, task, answer: answer.clone() });
-        answer
+        let told = Arc::clone(&progress);
+        flights.push(Flight { name, auth, task, answer: answer.clone(), progress });
+        (told, answer)
     }
 }
 
@@ -100,7 +105,12 @@ pub(super) struct Assembly {
     pub(super) size_bytes: u64,
 }
 
-async fn pull(inner: Arc<Inner>, reference: Reference, auth: Option<Auth>) -> Answer {
+async fn pull(
+    inner: Arc<Inner>,
+    reference: Reference,
+    auth: Option<Auth>,
+    progress: Arc<Progress>,
+) -> Answer {
     let dirs = inner.settings.certs_dirs.clone();
     let (domain, image) = (reference.domain.clone(), reference.clone());
     let remote = blocking("reading hosts.toml", move || {
@@ -109,7 +119,7 @@ async fn pull(inner: Arc<Inner>, reference: Reference, auth: Option<Auth>) -> An
     })
     .await?;
     let work = TaskTracker::new();
-    let pull = Arc::new(Pull { inner, remote, reference, work: work.clone() });
+    let pull = Arc::new(Pull { inner, remote, reference, progress, work: work.clone() });
     let answer = pull.run().await;
     // After a failure other layers may still be on their way to the disk: they end, and
     // take away what they wrote, before anyone is told.
@@ -122,6 +132,7 @@ pub(super) struct Pull {
     pub(super) inner: Arc<Inner>,
     pub(super) remote: Remote,
     reference: Reference,
+    pub(super) progress: Arc<Progress>,
     /// All that is at work for this pull.
     pub(super) work: TaskTracker,
 }
@@ -148,6 +159,7 @@ impl Pull {
         things.extend(manifest.layers.iter().map(|layer| Thing::Blob(layer.digest.clone())));
         let _lease = self.inner.catalog.lease(things);
 
+        self.progress.begin(manifest.layers.iter().map(|layer| (&layer.digest, layer.size)));
         self.fetch(&manifest.config, MAX_CONFIG).await?;
         let (inner, config_digest) = (Arc::clone(&self.inner), manifest.config.digest.clone());
         let (bytes, stored) = blocking("storing the manifests", move || {
@@ -278,6 +290,7 @@ pub(super) async fn assemble(
     for (place, blob) in image.layers.iter().enumerate() {
         if let Some(fetching) = &mut fetching {
             fetching.done(place).await?;
+            fetching.progress.stands(place, Stage::Unpacking);
         }
         let _turn = inner.turns.take(Thing::Layer(chain[place].clone())).await;
         let (inner, name, blob) = (Arc::clone(inner), image.name.clone(), blob.clone());
@@ -304,6 +317,9 @@ pub(super) async fn assemble(
             Ok(budget)
         })
         .await?;
+        if let Some(fetching) = &fetching {
+            fetching.progress.stands(place, Stage::Done);
+        }
     }
     let inner = Arc::clone(inner);
     blocking("recording the image", move || {

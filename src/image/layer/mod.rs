@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-pub(super) use stream::decoded;
+pub(super) use stream::{decoded, diff_id};
 pub(super) use tape::{Kind, Tape, shown};
 pub(super) use tree::Target;
 pub(super) use unpack::components;

@@ -1,7 +1,9 @@
 //! Compressed streams, known by their first bytes and not by what a manifest claims, and
 //! the hash and bound on what comes out of them.
 
+use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
+use std::path::Path;
 
 use crate::image::digest::{Digest, Hasher};
 
@@ -28,6 +30,15 @@ pub(in crate::image) fn decoded(
     } else {
         Ok(Box::new(buffered))
     }
+}
+
+/// What a layer's blob is when it is unpacked, and whether it is packed at all.
+pub(in crate::image) fn diff_id(blob: &Path) -> io::Result<(Digest, bool)> {
+    let mut start = [0; 4];
+    let length = File::open(blob)?.read(&mut start)?;
+    let packed = start[..length].starts_with(GZIP) || start[..length].starts_with(ZSTD);
+    let (digest, _) = Measured::new(decoded(File::open(blob)?)?, u64::MAX).finish()?;
+    Ok((digest, packed))
 }
 
 /// Hashes what passes, and ends with an error when more than `limit` bytes came.
