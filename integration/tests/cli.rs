@@ -358,20 +358,62 @@ fn an_import_that_is_refused_early_says_why() {
 #[test]
 fn images_are_listed_pulled_and_removed() {
     let server = Server::start();
-    assert_eq!(
-        well(&server, &["image", "ls"]),
-        "REFERENCE                          IMAGE ID       SIZE\n\
-         docker.io/library/busybox:latest   eeeeeeeeeeee   2.16MB\n"
-    );
-    assert_eq!(
-        well(&server, &["image", "pull", "busybox"]),
-        format!("sha256:{}\n", "e".repeat(64))
-    );
+    let table = well(&server, &["image", "ls"]);
+    let rows: Vec<Vec<&str>> = table.lines().map(|l| l.split_whitespace().collect()).collect();
+    let row = [
+        "docker.io/library/busybox",
+        "latest",
+        "<none>",
+        "eeeeeeeeeeee",
+        "-",
+        "2.16MB",
+        "default/web/app",
+    ];
+    assert_eq!(rows[1..], [row]);
+    let id = format!("sha256:{}\n", "e".repeat(64));
+    assert_eq!(well(&server, &["image", "ls", "-q"]), id);
+    // No terminal, no progress.
+    assert_eq!(well(&server, &["image", "pull", "busybox"]), id);
     assert_eq!(badly(&server, &["image", "pull", "nginx"]), "halectl: no registry has \"nginx\"\n");
-    let (code, out, error) = run(&server, &["image", "rm", "bsybox", "busybox"]);
+    let (code, out, error) = run(&server, &["image", "rm", "bsybox", "used", "busybox"]);
     assert_eq!((code, out.as_str()), (Some(1), "busybox removed\n"));
-    assert_eq!(error, "halectl: image \"bsybox\" is not on this machine\n");
-    assert_eq!(server.asked(), ["rmi busybox"]);
+    assert_eq!(
+        error,
+        "halectl: image \"bsybox\" is not on this machine\n\
+         halectl: image \"used\" is used by default/web/app\n"
+    );
+    well(&server, &["image", "rm", "-f", "busybox"]);
+    let freed = "docker.io/library/busybox:latest removed\n2.16MB freed\n";
+    assert_eq!(well(&server, &["image", "prune", "--all"]), freed);
+    assert_eq!(
+        server.asked(),
+        [
+            "rmi bsybox false",
+            "rmi used false",
+            "rmi busybox false",
+            "rmi busybox true",
+            "prune true"
+        ]
+    );
+    assert_eq!(well(&server, &["image", "inspect", "-o", "yaml", "a"]), "id: a\nlayers: []\n");
+    let json: serde_json::Value =
+        serde_json::from_str(&well(&server, &["image", "inspect", "a", "b"])).unwrap();
+    assert_eq!((&json[0]["id"], &json[1]["id"]), (&"a".into(), &"b".into()));
+}
+
+#[test]
+fn an_archive_has_its_name_only_when_it_is_whole() {
+    let server = Server::start();
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("a.tar");
+    let path = file.to_str().unwrap();
+    let error = badly(&server, &["image", "export", "-o", path, "broken"]);
+    assert_eq!(error, "halectl: the disk is gone\n");
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+    assert_eq!(well(&server, &["image", "export", "-o", path, "busybox"]), "");
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "archive");
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    assert_eq!(well(&server, &["image", "export", "busybox"]), "archive");
 }
 
 #[test]

@@ -12,9 +12,9 @@ use tokio::net::UnixStream;
 use tonic::Status;
 use tonic::transport::{Channel, Endpoint, Uri};
 
-use crate::proto::cri::image_service_client::ImageServiceClient;
 use crate::proto::cri::runtime_service_client::RuntimeServiceClient;
 use crate::proto::haled::haled_client::HaledClient;
+use crate::proto::haled::images_client::ImagesClient;
 
 use super::Failure;
 
@@ -76,15 +76,15 @@ pub(super) async fn haled(address: &Address) -> Result<HaledClient<Channel>, Fai
     Ok(HaledClient::new(channel(address).await?).max_decoding_message_size(MESSAGE_LIMIT))
 }
 
+/// haled v1's Images.
+pub(super) async fn own_images(address: &Address) -> Result<ImagesClient<Channel>, Failure> {
+    Ok(ImagesClient::new(channel(address).await?).max_decoding_message_size(MESSAGE_LIMIT))
+}
+
 /// The CRI's RuntimeService.
 pub(super) async fn runtime(address: &Address) -> Result<RuntimeServiceClient<Channel>, Failure> {
     let channel = channel(address).await?;
     Ok(RuntimeServiceClient::new(channel).max_decoding_message_size(MESSAGE_LIMIT))
-}
-
-/// The CRI's ImageService.
-pub(super) async fn images(address: &Address) -> Result<ImageServiceClient<Channel>, Failure> {
-    Ok(ImageServiceClient::new(channel(address).await?).max_decoding_message_size(MESSAGE_LIMIT))
 }
 
 async fn channel(address: &Address) -> Result<Channel, Failure> {

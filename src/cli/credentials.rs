@@ -15,7 +15,7 @@ use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use serde::Deserialize;
 
-use crate::proto::cri::AuthConfig;
+use crate::proto::haled::Credentials;
 
 /// How long a credential helper may take.
 const HELPER_TIMEOUT: Duration = Duration::from_secs(30);
@@ -64,7 +64,7 @@ pub(super) struct Sources {
 }
 
 /// For the registry of this reference; none: nobody told us any.
-pub(super) fn find(reference: &str, sources: &Sources) -> Result<Option<AuthConfig>, String> {
+pub(super) fn find(reference: &str, sources: &Sources) -> Result<Option<Credentials>, String> {
     if let Some(pair) = &sources.given {
         let Some((username, password)) = pair.split_once(':').filter(|(user, _)| !user.is_empty())
         else {
@@ -72,7 +72,7 @@ pub(super) fn find(reference: &str, sources: &Sources) -> Result<Option<AuthConf
         };
         let (username, password) = (username.to_owned(), password.to_owned());
         let server_address = registry(reference).to_owned();
-        return Ok(Some(AuthConfig { username, password, server_address, ..Default::default() }));
+        return Ok(Some(Credentials { username, password, server_address, ..Default::default() }));
     }
     if let Some(file) = &sources.authfile {
         let text = read(file)?.ok_or_else(|| format!("{} is not there", file.display()))?;
@@ -115,7 +115,7 @@ fn read(file: &Path) -> Result<Option<String>, String> {
 }
 
 /// By the helper for the registry, the helper for all of them, or the file itself.
-fn of_file(text: &str, path: &Path, reference: &str) -> Result<Option<AuthConfig>, String> {
+fn of_file(text: &str, path: &Path, reference: &str) -> Result<Option<Credentials>, String> {
     // The parser's own message could quote a secret.
     let file: File = serde_json::from_str(text).map_err(|error| {
         format!(
@@ -136,7 +136,7 @@ fn of_file(text: &str, path: &Path, reference: &str) -> Result<Option<AuthConfig
         }
     }
     let Some(entry) = best(&file.auths, reference) else { return Ok(None) };
-    let mut found = AuthConfig {
+    let mut found = Credentials {
         username: entry.username.clone(),
         password: entry.password.clone(),
         identity_token: entry.identitytoken.clone(),
@@ -160,8 +160,8 @@ fn of_file(text: &str, path: &Path, reference: &str) -> Result<Option<AuthConfig
     Ok(Some(found).filter(|found| *found != empty(host)))
 }
 
-fn empty(host: &str) -> AuthConfig {
-    AuthConfig { server_address: host.to_owned(), ..Default::default() }
+fn empty(host: &str) -> Credentials {
+    Credentials { server_address: host.to_owned(), ..Default::default() }
 }
 
 /// The entry of the longest path that leads to the repository, or of its registry.
@@ -215,7 +215,7 @@ fn repository(reference: &str) -> String {
 
 /// Asks `docker-credential-NAME get`: the server on its standard input, an object on its
 /// standard output. None: it knows nothing of that server.
-fn ask(name: &str, server: &str, limit: Duration) -> Result<Option<AuthConfig>, String> {
+fn ask(name: &str, server: &str, limit: Duration) -> Result<Option<Credentials>, String> {
     #[derive(Deserialize)]
     #[serde(rename_all = "PascalCase")]
     struct Answer {

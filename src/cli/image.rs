@@ -1,4 +1,7 @@
-//! Images: list, pull, import, remove.
+//! Images: list, pull, import, export, remove, prune, inspect.
+
+mod export;
+mod pull;
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -10,17 +13,19 @@ use tokio::sync::mpsc;
 use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
 
-use crate::proto::cri::{
-    Image, ImageSpec, ImageStatusRequest, ListImagesRequest, PullImageRequest, RemoveImageRequest,
+use crate::proto::haled::{
+    ImageSummary, ImportImageRequest, ImportedImage, InspectImageRequest, ListImagesRequest,
+    PruneImagesRequest, PruneImagesResponse, RemoveImageRequest,
 };
-use crate::proto::haled::{ImportImageRequest, ImportedImage};
 
 use super::client::{self, Address};
-use super::credentials::{self, Sources};
-use super::options::PullArgs;
+use super::options::{InspectArgs, ListArgs, ObjectFormat, PruneArgs, RemoveArgs};
 use super::output::{complain, line, print};
 use super::table::table;
-use super::{Failure, Outcome, archive};
+use super::{Failure, Outcome, age, archive};
+
+pub(super) use export::export;
+pub(super) use pull::pull;
 
 /// The bytes of an archive sent in one message.
 const CHUNK: usize = 1 << 20;
@@ -30,30 +35,71 @@ const QUEUE: usize = 4;
 const SHORT_ID: usize = 12;
 
 /// `halectl image ls`.
-pub(super) async fn list(address: &Address) -> Outcome {
-    let mut client = client::images(address).await?;
-    let images = client.list_images(ListImagesRequest::default()).await?.into_inner().images;
-    print(image_table(&images))?;
+pub(super) async fn list(address: &Address, args: ListArgs) -> Outcome {
+    let mut client = client::own_images(address).await?;
+    let images = client.list(ListImagesRequest {}).await?.into_inner().images;
+    if args.quiet {
+        for image in &images {
+            print(format!("{}\n", line(&image.id)))?;
+        }
+    } else {
+        print(image_table(&images, jiff::Timestamp::now()))?;
+    }
     Ok(ExitCode::SUCCESS)
 }
 
-/// A row for each reference; an image without one has a row all the same.
-pub(super) fn image_table(images: &[Image]) -> String {
-    let row = |name: &str, image: &Image| {
-        let id = image.id.strip_prefix("sha256:").unwrap_or(&image.id);
-        vec![name.to_owned(), id.get(..SHORT_ID).unwrap_or(id).to_owned(), size(image.size)]
-    };
-    let names = |image: &Image| match (image.repo_tags.as_slice(), image.repo_digests.first()) {
-        ([], Some(digest)) => vec![digest.clone()],
-        ([], None) => vec!["<none>".to_owned()],
-        (tags, _) => tags.to_vec(),
-    };
-    let mut rows: Vec<_> = images
-        .iter()
-        .flat_map(|image| names(image).into_iter().map(move |name| row(&name, image)))
-        .collect();
+/// A row for each tag; an image without one has a row all the same.
+pub(super) fn image_table(images: &[ImageSummary], now: jiff::Timestamp) -> String {
+    let mut rows: Vec<_> = images.iter().flat_map(|image| image_rows(image, now)).collect();
     rows.sort_unstable();
-    table(&["REFERENCE", "IMAGE ID", "SIZE"], &rows)
+    table(&["REPOSITORY", "TAG", "DIGEST", "IMAGE ID", "CREATED", "SIZE", "USED BY"], &rows)
+}
+
+fn image_rows(image: &ImageSummary, now: jiff::Timestamp) -> Vec<Vec<String>> {
+    let none = || "<none>".to_owned();
+    let by_digest = |repository: Option<&str>| {
+        let mut digests = image.digests.iter().filter_map(|name| name.split_once('@'));
+        digests.find(|(name, _)| repository.is_none_or(|wanted| wanted == *name))
+    };
+    let names: Vec<(String, String)> = if image.tags.is_empty() {
+        vec![(by_digest(None).map_or_else(none, |(name, _)| name.to_owned()), none())]
+    } else {
+        let split = |tag: &String| {
+            let (repository, tag) = tag.rsplit_once(':').unwrap_or((tag, ""));
+            (repository.to_owned(), tag.to_owned())
+        };
+        image.tags.iter().map(split).collect()
+    };
+    let created = match image.created.parse::<jiff::Timestamp>() {
+        // Builders that want the same image each time give it no real date.
+        Ok(at) if at.as_second() > 0 => age::span(now.as_nanosecond() - at.as_nanosecond()),
+        _ => "-".to_owned(),
+    };
+    let used = match (image.used_by.len(), image.pinned) {
+        (0, true) => "pinned".to_owned(),
+        (0, false) => "-".to_owned(),
+        (1, _) => image.used_by[0].clone(),
+        (more, _) => format!("{} and {} more", image.used_by[0], more - 1),
+    };
+    let row = |(repository, tag): (String, String)| {
+        let digest = by_digest(Some(&repository)).map_or_else(none, |(_, digest)| short(digest));
+        vec![
+            repository,
+            tag,
+            digest,
+            short(&image.id),
+            created.clone(),
+            size(image.size),
+            used.clone(),
+        ]
+    };
+    names.into_iter().map(row).collect()
+}
+
+/// The first digits of a digest.
+fn short(digest: &str) -> String {
+    let hex = digest.strip_prefix("sha256:").unwrap_or(digest);
+    hex.get(..SHORT_ID).unwrap_or(hex).to_owned()
 }
 
 /// Bytes to three figures, in powers of 1000 as registries count: `4.27MB`.
@@ -73,37 +119,20 @@ pub(super) fn size(bytes: u64) -> String {
     }
 }
 
-/// `halectl image pull`: prints the id.
-pub(super) async fn pull(address: &Address, args: PullArgs) -> Outcome {
-    let PullArgs { reference, creds, authfile } = args;
-    let auth = credentials::find(&reference, &Sources { given: creds, authfile });
-    let auth = auth.map_err(Failure::Message)?;
-    let mut client = client::images(address).await?;
-    let request = PullImageRequest { image: Some(spec(reference)), auth, ..Default::default() };
-    let id = client.pull_image(request).await?.into_inner().image_ref;
-    print(format!("{id}\n"))?;
-    Ok(ExitCode::SUCCESS)
-}
-
 /// `halectl image rm`. Every image is tried; one that isn't there doesn't save the others.
-pub(super) async fn remove(address: &Address, images: Vec<String>) -> Outcome {
-    let mut client = client::images(address).await?;
+pub(super) async fn remove(address: &Address, args: RemoveArgs) -> Outcome {
+    let mut client = client::own_images(address).await?;
     let mut code = ExitCode::SUCCESS;
-    for name in images {
-        // The CRI removes what isn't there without a word; a person has mistyped it.
-        let image = Some(spec(name.clone()));
-        let status = ImageStatusRequest { image: image.clone(), verbose: false };
-        let failure = match client.image_status(status).await {
-            Ok(answer) if answer.get_ref().image.is_none() => {
+    for name in args.images {
+        let request = RemoveImageRequest { image: name.clone(), force: args.force };
+        let failure = match client.remove(request).await {
+            Ok(_) => {
+                print(format!("{} removed\n", line(&name)))?;
+                continue;
+            }
+            Err(status) if status.code() == tonic::Code::NotFound => {
                 Failure::Message(format!("image \"{name}\" is not on this machine"))
             }
-            Ok(_) => match client.remove_image(RemoveImageRequest { image }).await {
-                Ok(_) => {
-                    print(format!("{} removed\n", line(&name)))?;
-                    continue;
-                }
-                Err(status) => status.into(),
-            },
             Err(status) => status.into(),
         };
         let Failure::Message(message) = failure else { return Err(failure) };
@@ -113,8 +142,43 @@ pub(super) async fn remove(address: &Address, images: Vec<String>) -> Outcome {
     Ok(code)
 }
 
-fn spec(image: String) -> ImageSpec {
-    ImageSpec { image, ..Default::default() }
+/// `halectl image prune`: a line for each image, and what it came to.
+pub(super) async fn prune(address: &Address, args: PruneArgs) -> Outcome {
+    let mut client = client::own_images(address).await?;
+    let answer = client.prune(PruneImagesRequest { all: args.all }).await?.into_inner();
+    if args.quiet {
+        return Ok(ExitCode::SUCCESS);
+    }
+    print(pruned(&answer))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(super) fn pruned(answer: &PruneImagesResponse) -> String {
+    let name = |image: &ImageSummary| {
+        let name = image.tags.first().or(image.digests.first()).unwrap_or(&image.id);
+        format!("{} removed\n", line(name))
+    };
+    let freed = format!("{} freed\n", size(answer.freed));
+    answer.removed.iter().map(name).chain([freed]).collect()
+}
+
+/// `halectl image inspect`: an object, or a list of several.
+pub(super) async fn inspect(address: &Address, args: InspectArgs) -> Outcome {
+    let mut client = client::own_images(address).await?;
+    let mut found = Vec::new();
+    for image in args.images {
+        let json = client.inspect(InspectImageRequest { image }).await?.into_inner().json;
+        let object: serde_json::Value = serde_json::from_str(&json)
+            .map_err(|error| Failure::Message(format!("haled's answer can't be read: {error}")))?;
+        found.push(object);
+    }
+    let whole = if found.len() == 1 { found.remove(0) } else { found.into() };
+    print(match args.output {
+        ObjectFormat::Json => format!("{whole:#}\n"),
+        ObjectFormat::Yaml => serde_saphyr::to_string(&whole)
+            .map_err(|error| Failure::Message(format!("cannot write it: {error}")))?,
+    })?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// `halectl image import`: streams an archive, or a directory as a tar.

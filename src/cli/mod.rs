@@ -121,12 +121,15 @@ async fn dispatch(options: Options) -> Outcome {
         Command::Cp(args) => copy::copy(&address, namespace, args).await,
         Command::Events(args) => events::events(&address, namespace, args).await,
         Command::Top(args) => top::top(&address, named, args).await,
-        Command::Image(ImageCommand::Ls) => image::list(&address).await,
+        Command::Image(ImageCommand::Ls(args)) => image::list(&address, args).await,
         Command::Image(ImageCommand::Pull(args)) => image::pull(&address, args).await,
         Command::Image(ImageCommand::Import { name, source }) => {
             image::import(&address, name, source).await
         }
-        Command::Image(ImageCommand::Rm { images }) => image::remove(&address, images).await,
+        Command::Image(ImageCommand::Export(args)) => image::export(&address, args).await,
+        Command::Image(ImageCommand::Rm(args)) => image::remove(&address, args).await,
+        Command::Image(ImageCommand::Prune(args)) => image::prune(&address, args).await,
+        Command::Image(ImageCommand::Inspect(args)) => image::inspect(&address, args).await,
         Command::Explain(args) => explain::explain(&address, args).await,
         Command::Config => version::config(&address).await,
         Command::Version(args) => version::version(&address, args).await,

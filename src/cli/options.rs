@@ -196,6 +196,13 @@ pub(super) enum Shell {
 }
 
 #[derive(Debug, Args)]
+pub(super) struct ListArgs {
+    /// Only the ids.
+    #[arg(long, short)]
+    pub(super) quiet: bool,
+}
+
+#[derive(Debug, Args)]
 pub(super) struct PullArgs {
     pub(super) reference: String,
     /// In place of all files. Others on this machine can read it in the list of processes.
@@ -204,13 +211,59 @@ pub(super) struct PullArgs {
     /// Take credentials from this file alone.
     #[arg(long, value_name = "FILE", conflicts_with = "creds")]
     pub(super) authfile: Option<PathBuf>,
+    /// No progress on a terminal either.
+    #[arg(long, short)]
+    pub(super) quiet: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ExportArgs {
+    #[arg(required = true)]
+    pub(super) images: Vec<String>,
+    /// The archive's file; "-", or nothing, is standard output.
+    #[arg(long, short, value_name = "FILE")]
+    pub(super) output: Option<PathBuf>,
+    /// No progress on a terminal either.
+    #[arg(long, short)]
+    pub(super) quiet: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct RemoveArgs {
+    #[arg(required = true)]
+    pub(super) images: Vec<String>,
+    /// Also what containers use; they go on with it.
+    #[arg(long, short)]
+    pub(super) force: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct PruneArgs {
+    /// Those with a tag too.
+    #[arg(long, short)]
+    pub(super) all: bool,
+    /// Say nothing.
+    #[arg(long, short)]
+    pub(super) quiet: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct InspectArgs {
+    #[arg(required = true)]
+    pub(super) images: Vec<String>,
+    /// How to print it.
+    #[arg(long, short, default_value = "json")]
+    pub(super) output: ObjectFormat,
 }
 
 #[derive(Debug, Subcommand)]
 pub(super) enum ImageCommand {
-    /// List the images on this machine.
-    #[command(visible_alias = "list")]
-    Ls,
+    /// List the images on this machine, and what uses them.
+    #[command(
+        visible_alias = "list",
+        after_help = "Examples:\n  halectl image ls\n  halectl image ls -q"
+    )]
+    Ls(ListArgs),
     /// Pull an image from its registry.
     ///
     /// Credentials are taken from what `docker login` and `podman login` have written, or from the
@@ -231,9 +284,17 @@ pub(super) enum ImageCommand {
         /// An archive, a directory, or "-" for an archive on standard input.
         source: PathBuf,
     },
+    /// Write images into one archive, an OCI layout that docker and podman load too.
+    #[command(after_help = "Examples:\n  halectl image export -o busybox.tar busybox\n  \
+        halectl image export app:v1 app:v2 | ssh other halectl image import -")]
+    Export(ExportArgs),
     /// Remove images, by reference or id.
-    Rm {
-        #[arg(required = true)]
-        images: Vec<String>,
-    },
+    Rm(RemoveArgs),
+    /// Remove the images that nothing uses, and say what was freed.
+    #[command(after_help = "Examples:\n  halectl image prune\n  halectl image prune --all")]
+    Prune(PruneArgs),
+    /// Show an image in full: configuration, layers, history, what uses it.
+    #[command(after_help = "Examples:\n  halectl image inspect busybox\n  \
+        halectl image inspect -o yaml busybox")]
+    Inspect(InspectArgs),
 }

@@ -1,7 +1,8 @@
 //! What halectl prints, as text.
 
-use crate::proto::cri::Image;
-use crate::proto::haled::{Attempt, Condition, Container, Event, Pod, ProbeStatus};
+use crate::proto::haled::{
+    Attempt, Condition, Container, Event, ImageSummary, Pod, ProbeStatus, PruneImagesResponse,
+};
 
 use super::options::TimeFormat;
 use super::wait::{Met, Wanted, judge};
@@ -200,29 +201,43 @@ fn what_a_container_wrote_cannot_play_with_the_terminal() {
 
 #[test]
 fn images_are_a_table() {
-    let image = |id: &str, tags: &[&str], digests: &[&str], size| Image {
+    let image = |id: &str, tags: &[&str], digests: &[&str], size, used_by: &[&str]| ImageSummary {
         id: format!("sha256:{}", id.repeat(8)),
-        repo_tags: tags.iter().map(ToString::to_string).collect(),
-        repo_digests: digests.iter().map(ToString::to_string).collect(),
+        tags: tags.iter().map(ToString::to_string).collect(),
+        digests: digests.iter().map(ToString::to_string).collect(),
         size,
-        ..Image::default()
+        created: "2023-11-13T22:13:20.5Z".into(),
+        pinned: id == "99887766",
+        used_by: used_by.iter().map(ToString::to_string).collect(),
     };
+    let digest = format!("docker.io/library/nginx@sha256:{}", "5".repeat(64));
+    let mut old = image("11223344", &[], &["q.io/b@sha256:00"], 2_160_000, &["a/b/c", "a/b/d"]);
+    old.created = "1970-01-01T00:00:00Z".into();
     let images = [
         image(
             "aabbccdd",
-            &["docker.io/library/nginx:1", "docker.io/library/nginx:latest"],
-            &[],
+            &["docker.io/library/nginx:1", "localhost:5000/nginx:latest"],
+            &[&digest],
             70_500_000,
+            &["default/web/app"],
         ),
-        image("11223344", &[], &["docker.io/library/busybox@sha256:00"], 2_160_000),
-        image("99887766", &[], &[], 12),
+        old,
+        image("99887766", &[], &[], 12, &[]),
     ];
-    insta::assert_snapshot!(image::image_table(&images), @r"
-    REFERENCE                             IMAGE ID       SIZE
-    <none>                                998877669988   12B
-    docker.io/library/busybox@sha256:00   112233441122   2.16MB
-    docker.io/library/nginx:1             aabbccddaabb   70.5MB
-    docker.io/library/nginx:latest        aabbccddaabb   70.5MB
+    let now = jiff::Timestamp::from_second(1_700_000_000).unwrap();
+    insta::assert_snapshot!(image::image_table(&images, now), @r"
+    REPOSITORY                TAG      DIGEST         IMAGE ID       CREATED   SIZE     USED BY
+    <none>                    <none>   <none>         998877669988   23h       12B      pinned
+    docker.io/library/nginx   1        555555555555   aabbccddaabb   23h       70.5MB   default/web/app
+    localhost:5000/nginx      latest   <none>         aabbccddaabb   23h       70.5MB   default/web/app
+    q.io/b                    <none>   00             112233441122   -         2.16MB   a/b/c and 1 more
+    ");
+    let answer = PruneImagesResponse { removed: images.to_vec(), freed: 72_660_012 };
+    insta::assert_snapshot!(image::pruned(&answer), @r"
+    docker.io/library/nginx:1 removed
+    q.io/b@sha256:00 removed
+    sha256:9988776699887766998877669988776699887766998877669988776699887766 removed
+    72.7MB freed
     ");
 }
 

@@ -9,6 +9,7 @@ use haled::proto::cri;
 use haled::proto::haled as v1;
 use haled::proto::haled::applied_pod::Result as Applied;
 use haled::proto::haled::haled_server::{Haled, HaledServer};
+use haled::proto::haled::images_server::{Images, ImagesServer};
 use tokio::net::UnixListener;
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::{ReceiverStream, UnixListenerStream};
@@ -40,8 +41,8 @@ impl Server {
             ready.send(()).unwrap();
             let server = tonic::transport::Server::builder()
                 .add_service(HaledServer::new(Canned { asked: told.clone() }))
-                .add_service(Cri::<false> { asked: told.clone() })
-                .add_service(Cri::<true> { asked: told })
+                .add_service(Cri { asked: told.clone() })
+                .add_service(ImagesServer::new(Canned { asked: told }))
                 .serve_with_incoming(UnixListenerStream::new(listener));
             // A watching client never ends by itself: no graceful end, then.
             tokio::select! {
@@ -347,21 +348,20 @@ impl Haled for Canned {
     }
 }
 
-/// The few of the CRI's calls that halectl makes: RuntimeService, or with `IMAGES` ImageService.
+/// The few of the CRI's calls that halectl makes.
 #[derive(Clone)]
-struct Cri<const IMAGES: bool> {
+struct Cri {
     asked: Asked,
 }
 
-impl<const IMAGES: bool> NamedService for Cri<IMAGES> {
-    const NAME: &'static str =
-        if IMAGES { "runtime.v1.ImageService" } else { "runtime.v1.RuntimeService" };
+impl NamedService for Cri {
+    const NAME: &'static str = "runtime.v1.RuntimeService";
 }
 
 type Answer =
     Pin<Box<dyn Future<Output = Result<http::Response<Body>, std::convert::Infallible>> + Send>>;
 
-impl<const IMAGES: bool> Service<http::Request<Body>> for Cri<IMAGES> {
+impl Service<http::Request<Body>> for Cri {
     type Response = http::Response<Body>;
     type Error = std::convert::Infallible;
     type Future = Answer;
@@ -390,38 +390,99 @@ impl<const IMAGES: bool> Service<http::Request<Body>> for Cri<IMAGES> {
                 let (stdout, stderr) = (b"out\xff\n".to_vec(), b"err\n".to_vec());
                 Ok(cri::ExecSyncResponse { stdout, stderr, exit_code })
             }),
-            "ListImages" => unary(request, |_: cri::ListImagesRequest| {
-                Ok(cri::ListImagesResponse { images: vec![image()] })
-            }),
-            "ImageStatus" => unary(request, |asked: cri::ImageStatusRequest| {
-                let known = asked.image.unwrap().image == "busybox";
-                Ok(cri::ImageStatusResponse { image: known.then(image), ..Default::default() })
-            }),
-            "RemoveImage" => unary(request, move |asked: cri::RemoveImageRequest| {
-                note(format!("rmi {}", asked.image.unwrap().image));
-                Ok(cri::RemoveImageResponse {})
-            }),
-            "PullImage" => unary(request, move |asked: cri::PullImageRequest| {
-                if let Some(auth) = asked.auth {
-                    let (user, password) = (auth.username, auth.password);
-                    note(format!("pull as {user:?} {password:?} at {}", auth.server_address));
-                }
-                match asked.image.unwrap().image.as_str() {
-                    "busybox" => Ok(cri::PullImageResponse { image_ref: image().id }),
-                    other => Err(Status::not_found(format!("no registry has \"{other}\""))),
-                }
-            }),
             other => panic!("halectl called {other}"),
         }
     }
 }
 
-fn image() -> cri::Image {
-    cri::Image {
+fn image() -> v1::ImageSummary {
+    v1::ImageSummary {
         id: format!("sha256:{}", "e".repeat(64)),
-        repo_tags: vec!["docker.io/library/busybox:latest".into()],
+        tags: vec!["docker.io/library/busybox:latest".into()],
         size: 2_160_000,
+        used_by: vec!["default/web/app".into()],
         ..Default::default()
+    }
+}
+
+#[tonic::async_trait]
+impl Images for Canned {
+    type PullStream = ReceiverStream<Result<v1::PullImageProgress, Status>>;
+    type ExportStream = ReceiverStream<Result<v1::ExportImagesChunk, Status>>;
+
+    async fn list(
+        &self,
+        _: Request<v1::ListImagesRequest>,
+    ) -> Result<Response<v1::ListImagesResponse>, Status> {
+        Ok(Response::new(v1::ListImagesResponse { images: vec![image()] }))
+    }
+
+    async fn pull(
+        &self,
+        request: Request<v1::PullImageRequest>,
+    ) -> Result<Response<Self::PullStream>, Status> {
+        let request = request.into_inner();
+        if let Some(auth) = request.credentials {
+            let (user, password) = (auth.username, auth.password);
+            self.note(format!("pull as {user:?} {password:?} at {}", auth.server_address));
+        }
+        let (sender, receiver) = mpsc::channel(4);
+        let part = |done| v1::PullPart { size: 4_000_000, done, stage: 1, ..Default::default() };
+        let so_far = v1::PullImageProgress { id: String::new(), parts: vec![part(1_000_000)] };
+        sender.send(Ok(so_far)).await.unwrap();
+        let last = if request.reference == "busybox" {
+            Ok(v1::PullImageProgress { id: image().id, parts: vec![part(4_000_000)] })
+        } else {
+            Err(Status::not_found(format!("no registry has \"{}\"", request.reference)))
+        };
+        sender.send(last).await.unwrap();
+        Ok(Response::new(ReceiverStream::new(receiver)))
+    }
+
+    async fn export(
+        &self,
+        request: Request<v1::ExportImagesRequest>,
+    ) -> Result<Response<Self::ExportStream>, Status> {
+        let (sender, receiver) = mpsc::channel(4);
+        let chunk = |text: &'static str, size| v1::ExportImagesChunk { chunk: text.into(), size };
+        sender.send(Ok(chunk("", 6))).await.unwrap();
+        sender.send(Ok(chunk("arc", 0))).await.unwrap();
+        let last = match request.into_inner().images[0].as_str() {
+            "busybox" => Ok(chunk("hive", 0)),
+            _ => Err(Status::internal("the disk is gone")),
+        };
+        sender.send(last).await.unwrap();
+        Ok(Response::new(ReceiverStream::new(receiver)))
+    }
+
+    async fn remove(
+        &self,
+        request: Request<v1::RemoveImageRequest>,
+    ) -> Result<Response<v1::RemoveImageResponse>, Status> {
+        let request = request.into_inner();
+        self.note(format!("rmi {} {}", request.image, request.force));
+        match request.image.as_str() {
+            "busybox" => Ok(Response::new(v1::RemoveImageResponse::default())),
+            "used" => Err(Status::failed_precondition("image \"used\" is used by default/web/app")),
+            _ => Err(Status::not_found("no such image")),
+        }
+    }
+
+    async fn prune(
+        &self,
+        request: Request<v1::PruneImagesRequest>,
+    ) -> Result<Response<v1::PruneImagesResponse>, Status> {
+        self.note(format!("prune {}", request.into_inner().all));
+        let removed = vec![image()];
+        Ok(Response::new(v1::PruneImagesResponse { removed, freed: 2_160_000 }))
+    }
+
+    async fn inspect(
+        &self,
+        request: Request<v1::InspectImageRequest>,
+    ) -> Result<Response<v1::InspectImageResponse>, Status> {
+        let json = format!("{{\"id\":\"{}\",\"layers\":[]}}", request.into_inner().image);
+        Ok(Response::new(v1::InspectImageResponse { json }))
     }
 }
 

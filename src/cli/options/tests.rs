@@ -69,6 +69,8 @@ fn the_command_line_is_sound() {
         "halectl delete pod a -f b",
         "halectl logs -f -p web",
         "halectl image rm",
+        "halectl image export",
+        "halectl image inspect -o text a",
         "halectl image pull busybox --authfile a --creds b:c",
         "halectl --address tcp://x version",
     ] {

@@ -1,0 +1,76 @@
+//! `halectl image pull`: how far it is goes to a terminal, the id to standard output.
+
+use std::io::IsTerminal as _;
+use std::process::ExitCode;
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::cli::client::{self, Address};
+use crate::cli::credentials::{self, Sources};
+use crate::cli::options::PullArgs;
+use crate::cli::output::print;
+use crate::cli::{Failure, Outcome};
+use crate::proto::haled::pull_part::Stage;
+use crate::proto::haled::{PullImageProgress, PullImageRequest};
+
+pub(in crate::cli) async fn pull(address: &Address, args: PullArgs) -> Outcome {
+    let PullArgs { reference, creds, authfile, quiet } = args;
+    let credentials = credentials::find(&reference, &Sources { given: creds, authfile });
+    let credentials = credentials.map_err(Failure::Message)?;
+    let mut client = client::own_images(address).await?;
+    let request = PullImageRequest { reference, credentials };
+    let mut answers = client.pull(request).await?.into_inner();
+    let bar = bar(quiet || !std::io::stderr().is_terminal());
+    let mut id = String::new();
+    let ended = loop {
+        match answers.message().await {
+            Ok(Some(answer)) => {
+                show(&bar, &answer);
+                id = answer.id;
+            }
+            Ok(None) => break Ok(()),
+            Err(status) => break Err(status),
+        }
+    };
+    bar.finish_and_clear();
+    ended?;
+    if id.is_empty() {
+        return Err(Failure::Message("haled ended the pull without an answer: try again".into()));
+    }
+    print(format!("{id}\n"))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A bar of bytes, with their rate; or one that shows nothing.
+pub(super) fn bar(hidden: bool) -> ProgressBar {
+    if hidden {
+        return ProgressBar::hidden();
+    }
+    let style = "{msg} [{bar:30}] {decimal_bytes}/{decimal_total_bytes} {decimal_bytes_per_sec}";
+    let style = ProgressStyle::with_template(style).expect("a template that is well-formed");
+    ProgressBar::no_length().with_style(style.progress_chars("=> "))
+}
+
+fn show(bar: &ProgressBar, answer: &PullImageProgress) {
+    let (words, done, size) = told(answer);
+    bar.set_length(size);
+    bar.set_position(done);
+    bar.set_message(words);
+}
+
+/// How far it is, in words and in bytes of all.
+pub(super) fn told(answer: &PullImageProgress) -> (String, u64, u64) {
+    let parts = &answer.parts;
+    let done = parts.iter().map(|part| part.done.min(part.size)).sum();
+    let size = parts.iter().map(|part| part.size).sum();
+    let all = parts.len();
+    let unpacked = parts.iter().filter(|part| part.stage() == Stage::Done).count();
+    let words = if parts.is_empty() {
+        "asking the registry".to_owned()
+    } else if done < size {
+        format!("pulling {all} layers")
+    } else {
+        format!("unpacking layer {} of {all}", (unpacked + 1).min(all))
+    };
+    (words, done, size)
+}
