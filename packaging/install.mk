@@ -65,3 +65,7 @@ uninstall: ## remove what install has put there; settings that were changed, and
 .PHONY: deb
 deb: build helpers ## make a Debian package, into target/package
 	@BIN=$(abspath $(BIN)) packaging/deb
+
+.PHONY: package-test
+package-test: build helpers ## install, upgrade, remove and purge it in a Debian made for that (root; the network)
+	@BIN=$(abspath $(BIN)) integration/package/test
