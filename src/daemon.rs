@@ -237,14 +237,7 @@ fn stream_settings(config: &Config) -> Result<stream::Settings, String> {
 }
 
 fn services(config: &Config, store: &Store, images: &Images) -> Result<Services, String> {
-    let network = Network::new(network::Settings {
-        conf_dir: config.network.conf_dir.clone(),
-        plugin_dirs: config.network.plugin_dirs.clone(),
-        data_dir: config.root.join("network"),
-        default_bridge: config.network.default_bridge,
-        bridge_name: config.network.bridge_name.clone(),
-        bridge_subnet: config.network.bridge_subnet.clone(),
-    });
+    let network = Network::new(network_settings(config));
     let monitor = helper(config, "haled-monitor")?;
     let runtimes = config.runtime.handlers.iter().map(|(name, handler)| {
         let path = &handler.path;
@@ -274,6 +267,18 @@ fn services(config: &Config, store: &Store, images: &Images) -> Result<Services,
         presence: orchestrator::Presence::new(orchestrator(&config.healing), Instant::now()),
         nri: config.nri.enable.then(|| nri::Plugins::new(plugins(&config.nri))),
     })
+}
+
+/// What pods' networks are by these settings.
+pub(crate) fn network_settings(config: &Config) -> network::Settings {
+    network::Settings {
+        conf_dir: config.network.conf_dir.clone(),
+        plugin_dirs: config.network.plugin_dirs.clone(),
+        data_dir: config.root.join("network"),
+        default_bridge: config.network.default_bridge,
+        bridge_name: config.network.bridge_name.clone(),
+        bridge_subnet: config.network.bridge_subnet.clone(),
+    }
 }
 
 fn runtime_settings(config: &RuntimeConfig, handler: &HandlerConfig) -> RuntimeSettings {
@@ -316,7 +321,7 @@ fn orchestrator(healing: &HealingConfig) -> orchestrator::Settings {
 }
 
 /// A helper: where the configuration says, else beside haled, else in ../libexec/haled.
-fn helper(config: &Config, name: &str) -> Result<PathBuf, String> {
+pub(crate) fn helper(config: &Config, name: &str) -> Result<PathBuf, String> {
     let own = std::env::current_exe().map_err(|error| format!("cannot find haled: {error}"))?;
     let beside = own.parent().unwrap_or(Path::new("/"));
     let places = match &config.helper_dir {

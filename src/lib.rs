@@ -40,6 +40,7 @@
 //! | [`stats`] | what cgroups use | containers |
 //! | [`stream`] | exec, attach and port-forward over SPDY and WebSocket | pods, gRPC |
 //! | [`config`] | the TOML file | a look at the machine |
+//! | [`doctor`] | what this machine offers and lacks, each with its remedy | a change to the machine |
 //! | [`status`] | for browsers, Prometheus and trace collectors: the page, metrics, traces | a change to anything |
 //! | [`cli`] | halectl: everything over the socket | any other room |
 //! | [`store`] | versioned records in SQLite | what a record means |
@@ -48,7 +49,7 @@
 //!
 //! `cri → manifest, pod, container, image, network, stats, stream`; `manifest → pod, container, health, image`;
 //! `status → cri`; `pod → container, network, monitor, nri`; `container → oci, monitor, image, health`. The rooms
-//! at the bottom don't know each other. [`daemon`] puts them together.
+//! at the bottom don't know each other. [`daemon`] puts them together; `doctor → config, daemon, network, oci`.
 //!
 //! # What holds everywhere
 //!
@@ -76,6 +77,8 @@ pub mod container;
 pub mod cri;
 #[cfg(feature = "daemon")]
 pub mod daemon;
+#[cfg(feature = "daemon")]
+pub mod doctor;
 #[cfg(feature = "daemon")]
 pub mod health;
 #[cfg(feature = "daemon")]

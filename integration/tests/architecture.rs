@@ -58,6 +58,8 @@ const ARROWS: &[(&str, &[&str])] = &[
             "stream",
         ],
     ),
+    // Looks at the machine for what the daemon would ask of it.
+    ("doctor", &["config", "daemon", "network", "oci"]),
     // Apart from all that: the settings are handed on, and the client is across a socket, of
     // which it knows the protocols.
     ("cli", &["proto", "stream::spdy"]),
@@ -68,7 +70,7 @@ const FOUNDATIONS: &[(&str, &[&str])] =
     &[("store", &["id", "sys"]), ("meter", &[]), ("sys", &[]), ("id", &[])];
 /// The programs.
 const PROGRAMS: &[(&str, &[&str])] = &[
-    ("haled", &["config", "daemon"]),
+    ("haled", &["config", "daemon", "doctor"]),
     ("halectl", &["cli"]),
     ("haled-monitor", &["monitor"]),
     ("haled-pause", &[]),

@@ -9,6 +9,7 @@ mod checkpoint;
 mod cli;
 mod config;
 mod daemon;
+mod doctor;
 mod events;
 mod healing;
 mod image;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use haled::config::Config;
-use haled::daemon;
+use haled::{daemon, doctor};
 
 /// A container runtime for Kubernetes nodes (CRI v1) that heals the pods it runs.
 #[derive(Debug, Parser)]
@@ -38,6 +38,8 @@ enum Command {
     /// Show or check configurations
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Say what this machine offers to pods and what it lacks, each with its remedy
+    Doctor(doctor::Options),
 }
 
 #[derive(Debug, Subcommand)]
@@ -61,6 +63,7 @@ fn main() -> ExitCode {
         Some(Command::Config(ConfigCommand::Check { file })) => Config::find(Some(file))
             .map(|_| println!("{}: ok", file.display()))
             .map_err(|error| error.to_string()),
+        Some(Command::Doctor(options)) => return doctor::run(options, settle(&arguments)),
         None => daemon::run(move || settle(&arguments)),
     };
     match done {

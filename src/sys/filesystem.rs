@@ -30,14 +30,25 @@ pub fn of(path: &Path) -> io::Result<Filesystem> {
     })
 }
 
+/// Its kind (`ext4`); `None`: no mount tells.
+pub fn kind(path: &Path) -> io::Result<Option<String>> {
+    let device = std::fs::metadata(path)?.dev();
+    Ok(field(&std::fs::read_to_string("/proc/self/mountinfo")?, device, 0))
+}
+
 /// The last but one field of a line of proc_pid_mountinfo(5), found by its third.
 fn source(mounts: &str, device: u64) -> Option<String> {
+    field(mounts, device, 1)
+}
+
+/// The field at `place` after the dash: kind, source, options.
+fn field(mounts: &str, device: u64, place: usize) -> Option<String> {
     let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
     let number = format!("{major}:{minor}");
     mounts.lines().find_map(|line| {
         let (left, right) = line.split_once(" - ")?;
         let same = left.split(' ').nth(2) == Some(number.as_str());
-        same.then(|| right.split(' ').nth(1).map(str::to_owned)).flatten()
+        same.then(|| right.split(' ').nth(place).map(str::to_owned)).flatten()
     })
 }
 
@@ -51,6 +62,7 @@ mod tests {
                       27 1 254:1 / / rw shared:1 - ext4 /dev/vda1 rw\nbroken 254:2 - x\n";
         let number = rustix::fs::makedev(254, 1);
         assert_eq!(source(mounts, number).as_deref(), Some("/dev/vda1"));
+        assert_eq!(field(mounts, number, 0).as_deref(), Some("ext4"));
         assert_eq!(source(mounts, rustix::fs::makedev(254, 2)), None);
         assert_eq!(source(mounts, rustix::fs::makedev(1, 1)), None);
     }

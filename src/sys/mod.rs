@@ -4,6 +4,8 @@
 
 #[cfg(feature = "daemon")]
 pub mod cgroup;
+#[cfg(feature = "daemon")]
+pub mod clock;
 pub mod clone;
 pub mod fds;
 #[cfg(feature = "daemon")]

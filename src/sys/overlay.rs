@@ -30,6 +30,14 @@ pub struct Overlay<'a> {
     pub label: Option<&'a str>,
 }
 
+/// Whether this kernel has overlayfs, loading its module where there is one. Mounts nothing.
+pub fn is_supported() -> io::Result<()> {
+    match rustix::mount::fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// The directories of an overlay that can be written to.
 #[derive(Debug)]
 pub struct Changes<'a> {

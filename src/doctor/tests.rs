@@ -1,0 +1,202 @@
+use std::collections::BTreeMap;
+
+use super::facts::{CONTROLLERS, Cgroups, Disk, Facts, Handler, SYSCTLS};
+use super::{Finding, State, checks, report};
+
+fn handler(version: &str) -> Handler {
+    let version = Ok(version.to_owned());
+    Handler { path: "/usr/sbin/runc".into(), version, recursive_readonly: true }
+}
+
+/// A machine with all that pods could want.
+fn whole() -> Facts {
+    let names = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
+    let disk = |path: &str, kind: &str| Disk {
+        path: path.into(),
+        kind: kind.into(),
+        bytes: 100 << 30,
+        bytes_free: 60 << 30,
+        inodes: 1000,
+        inodes_free: 900,
+    };
+    let programs = ["iptables", "criu", "apparmor_parser"];
+    Facts {
+        mistake: None,
+        root_user: true,
+        distribution: "debian ".into(),
+        kernel: "6.12.3-amd64".into(),
+        cgroups: Cgroups {
+            v2: true,
+            hybrid: false,
+            controllers: names(&CONTROLLERS),
+            handed_down: names(&CONTROLLERS),
+            writable: true,
+        },
+        namespaces: names(&["ipc", "mnt", "net", "pid", "uts", "user"]),
+        idmapped_mounts: Ok(()),
+        overlay: Ok(()),
+        seccomp: true,
+        apparmor: true,
+        selinux: false,
+        capabilities: caps::all().iter().map(ToString::to_string).collect(),
+        default_handler: "runc".into(),
+        handlers: BTreeMap::from([("runc".into(), handler("runc version 1.3.3"))]),
+        programs: programs.map(|name| (name, format!("/usr/sbin/{name}").into())).into(),
+        helpers: Ok("/usr/libexec/haled/haled-pause".into()),
+        network: Ok(()),
+        default_bridge: true,
+        sysctls: SYSCTLS.map(|name| (name, 1 << 22)).into(),
+        root: Ok(disk("/var/lib/haled", "ext4")),
+        state: Ok(disk("/run/haled", "tmpfs")),
+        clock: Ok(true),
+        listen: "/run/haled/haled.sock".into(),
+        listener: None,
+    }
+}
+
+/// One where much is amiss.
+fn poor() -> Facts {
+    let mut facts = whole();
+    facts.kernel = "6.1.0-28-amd64".into();
+    facts.cgroups.controllers.remove("memory");
+    facts.capabilities.remove("CAP_SYS_RESOURCE");
+    facts.idmapped_mounts = Err("Invalid argument (os error 22)".into());
+    let missing =
+        Handler { version: Err("crun isn't there".into()), path: "crun".into(), ..handler("") };
+    let old = handler("runc version 1.1.5+ds1");
+    facts.handlers = BTreeMap::from([("crun".into(), missing), ("runc".into(), old)]);
+    facts.programs.clear();
+    facts.network = Err("no CNI configuration in /etc/cni/net.d: install a network plugin".into());
+    facts.sysctls.insert("net/ipv4/ip_forward", 0);
+    facts.sysctls.remove("net/bridge/bridge-nf-call-iptables");
+    facts.sysctls.insert("fs/inotify/max_user_instances", 128);
+    facts.root.as_mut().unwrap().bytes_free = 9 << 30;
+    facts.clock = Ok(false);
+    facts.listener = Some(("evil\x1b[2J".into(), 7));
+    facts
+}
+
+fn finding(facts: &Facts, name: &str) -> Finding {
+    checks::all(facts).into_iter().find(|finding| finding.name == name).unwrap()
+}
+
+#[test]
+fn a_whole_machine_is_well_all_through() {
+    let findings = checks::all(&whole());
+    let amiss: Vec<_> = findings.iter().filter(|finding| finding.state != State::Ok).collect();
+    assert!(amiss.is_empty(), "{amiss:#?}");
+    assert!(report::text(&findings, false).ends_with("\n\nPods can run on this machine.\n"));
+}
+
+#[test]
+fn a_poor_machine_is_told_with_its_remedies() {
+    insta::assert_snapshot!(report::text(&checks::all(&poor()), false));
+}
+
+#[test]
+fn whatever_is_amiss_has_a_remedy_and_one_line() {
+    for finding in checks::all(&poor()) {
+        assert_eq!(finding.remedy.is_none(), finding.state == State::Ok, "{finding:?}");
+    }
+    let coloured = report::text(&checks::all(&poor()), true);
+    assert!(coloured.contains("\x1b[1;31mproblem\x1b[0m") && !coloured.contains("\x1b[2J"));
+}
+
+/// What is changed on a whole machine, what that is a check of, and how bad it is.
+type Case = (fn(&mut Facts), &'static str, State);
+
+#[test]
+fn each_fault_is_found_by_its_own_check() {
+    let cases: [Case; 16] = [
+        (|facts| facts.mistake = Some("line 3".into()), "settings", State::Problem),
+        (
+            |facts| {
+                facts.capabilities.remove("CAP_SYS_ADMIN");
+            },
+            "capabilities",
+            State::Problem,
+        ),
+        (|facts| facts.kernel = "5.10.0".into(), "kernel", State::Problem),
+        (|facts| facts.kernel = "nonsense".into(), "kernel", State::Problem),
+        (|facts| facts.cgroups.writable = false, "cgroups", State::Problem),
+        (|facts| facts.cgroups.v2 = false, "cgroups", State::Note),
+        (
+            |facts| {
+                facts.cgroups.controllers.remove("hugetlb");
+            },
+            "cgroups",
+            State::Note,
+        ),
+        (
+            |facts| {
+                facts.namespaces.remove("net");
+            },
+            "namespaces",
+            State::Problem,
+        ),
+        (
+            |facts| {
+                facts.sysctls.insert(SYSCTLS[5], 0);
+            },
+            "user namespaces",
+            State::Note,
+        ),
+        (|facts| facts.overlay = Err("no such device".into()), "overlayfs", State::Problem),
+        (|facts| facts.helpers = Err("nowhere".into()), "helpers", State::Problem),
+        (
+            |facts| {
+                facts.programs.remove("iptables");
+            },
+            "iptables",
+            State::Problem,
+        ),
+        (|facts| facts.root.as_mut().unwrap().bytes_free = 1, "root directory", State::Problem),
+        (
+            |facts| facts.root.as_mut().unwrap().kind = "overlay".into(),
+            "root directory",
+            State::Problem,
+        ),
+        (|facts| facts.root.as_mut().unwrap().inodes_free = 1, "root directory", State::Note),
+        (
+            |facts| facts.state.as_mut().unwrap().kind = "ext4".into(),
+            "state directory",
+            State::Note,
+        ),
+    ];
+    for (spoil, name, state) in cases {
+        let mut facts = whole();
+        spoil(&mut facts);
+        let amiss: Vec<_> = checks::all(&facts)
+            .into_iter()
+            .filter(|finding| finding.state != State::Ok)
+            .map(|finding| (finding.name, finding.state))
+            .collect();
+        assert_eq!(amiss, [(name.to_owned(), state)]);
+    }
+}
+
+#[test]
+fn runtimes_are_judged_by_their_version_and_by_who_needs_them() {
+    let judged = |version: &str| {
+        let mut facts = whole();
+        facts.handlers.insert("runc".into(), handler(version));
+        finding(&facts, "runtime runc").state
+    };
+    assert_eq!(judged("runc version 1.0.0-rc95"), State::Problem);
+    assert_eq!(judged("runc version 1.1.0"), State::Note);
+    assert_eq!(judged("runc version 1.1.12"), State::Ok);
+    assert_eq!(judged("runc version 1.10.0"), State::Ok);
+    assert_eq!(judged("crun version 1.14"), State::Ok);
+    let mut facts = poor();
+    assert_eq!(finding(&facts, "runtime crun").state, State::Note);
+    facts.default_handler = "crun".into();
+    assert_eq!(finding(&facts, "runtime crun").state, State::Problem);
+    assert_eq!(finding(&facts, "runtime crun").remedy.unwrap(), "apt-get install crun");
+}
+
+#[test]
+fn a_haled_that_serves_is_no_problem() {
+    let mut facts = whole();
+    facts.listener = Some(("haled".into(), 7));
+    assert_eq!(finding(&facts, "socket").state, State::Ok);
+}
