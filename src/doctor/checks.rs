@@ -187,6 +187,10 @@ fn user_namespaces(facts: &Facts) -> Finding {
     }
     match &facts.idmapped_mounts {
         Ok(()) => Finding::ok(NAME, "with idmapped mounts"),
+        Err(_) if facts.helpers.is_err() => {
+            let found = "whether idmapped mounts work can't be tried without haled-pause";
+            Finding::note(NAME, found, "install the helpers (see below) and run this again")
+        }
         Err(why) => Finding::note(
             NAME,
             format!("no idmapped mounts below the root directory ({why}): {WHAT}"),
