@@ -99,12 +99,10 @@ impl Face {
                 let last = view.containers.iter().find(|other| other.id == container.id);
                 last.is_some_and(|last| will_restart(view, last))
             });
-            let managed = self.manifests.list();
-            let managed = managed.iter().find(|managed| managed.plan.sandbox.uid == *uid);
-            let over = managed.is_some_and(|it| it.deleting || it.ended.is_some());
+            let kept = self.manifests.keeps(uid);
             // A manifest's pod whose sandbox is gone gets another.
-            let comes_back = managed.is_some() && own().next().is_none();
-            if over || !(restarts || comes_back) {
+            let comes_back = kept.is_some() && own().next().is_none();
+            if kept == Some(false) || !(restarts || comes_back) {
                 return None;
             }
             // An event tells that something has changed, but not everything makes one.

@@ -9,7 +9,7 @@ use crate::container::state::{Ended, State, nanos};
 use crate::health::{Policy, Probes, Report, is_kill};
 use crate::manifest::Planned;
 use crate::manifest::controller::{Managed, node};
-use crate::manifest::status::{Condition, initialized, phase, phase_of};
+use crate::manifest::status::{Condition, initialized, phase_of};
 use crate::oci::model::Sharing;
 use crate::pod::history::{Restart, Run};
 use crate::pod::record::{Origin, Phase};
@@ -25,7 +25,7 @@ impl Face {
         };
         let mut views = self.pods.views();
         views.sort_by_key(|view| std::cmp::Reverse(view.config.attempt));
-        let managed = self.manifests.list();
+        let managed = self.manifests.list(&views);
         let own = managed.iter().map(|managed| {
             let uid = &managed.plan.sandbox.uid;
             let sandboxes = views.iter().filter(|view| view.config.uid == *uid).cloned().collect();
@@ -85,7 +85,6 @@ fn of_managed(managed: &Managed, sandboxes: &Sandboxes) -> wire::Pod {
             }
         }
     }
-    let phase = phase(managed.course(), view);
     // What ended the pod, else what is in the way.
     let reason = match &managed.ended {
         Some(ended) if !ended.reason.is_empty() => format!("{}: {}", ended.reason, ended.message),
@@ -103,7 +102,7 @@ fn of_managed(managed: &Managed, sandboxes: &Sandboxes) -> wire::Pod {
         name: plan.sandbox.name.clone(),
         uid: plan.sandbox.uid.clone(),
         sandbox_id: view.map(|view| view.id.to_string()).unwrap_or_default(),
-        phase: phase.to_owned(),
+        phase: managed.phase.to_owned(),
         reason,
         created_at: managed.created_at,
         ips,

@@ -300,8 +300,8 @@ impl Manifests {
 
     /// A pod's sandboxes, the newest last.
     pub(super) fn sandboxes_of(&self, uid: &str) -> Vec<Arc<PodView>> {
-        let of_uid = |pod: &Arc<PodView>| pod.origin == Origin::Manifest && pod.config.uid == uid;
-        let mut all: Vec<_> = self.inner.pods.views().into_iter().filter(of_uid).collect();
+        let mut all = self.inner.pods.views();
+        all.retain(|pod| is_of(pod, uid));
         all.sort_by_key(|pod| pod.config.attempt);
         all
     }
@@ -334,6 +334,16 @@ impl Manifests {
         change(&mut entry.record);
         self.inner.store.put(&stored_key(key), &entry.record)
     }
+}
+
+/// A pod's newest sandbox among all pods'.
+pub(super) fn newest<'a>(views: &'a [Arc<PodView>], uid: &str) -> Option<&'a PodView> {
+    let own = views.iter().filter(|pod| is_of(pod, uid));
+    own.max_by_key(|pod| pod.config.attempt).map(|pod| &**pod)
+}
+
+fn is_of(pod: &PodView, uid: &str) -> bool {
+    pod.origin == Origin::Manifest && pod.config.uid == uid
 }
 
 /// What is wanted of a pod, and the grace of its containers should they be stopped for it.

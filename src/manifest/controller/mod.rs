@@ -19,14 +19,15 @@ use std::time::{Duration, SystemTime};
 use tokio::task::AbortHandle;
 
 use super::plan::{Ending, Wish};
-use super::status::{Condition, Course, conditions};
+use super::status::{Condition, conditions, phase};
 use super::{Errors, PodPlan, parse, volumes};
 use crate::container::state::nanos;
 use crate::image::Images;
 use crate::pod::Pods;
+use crate::pod::view::PodView;
 use crate::store::{self, Store};
 pub(in crate::manifest) use keep::started;
-use keep::{Grace, Looked};
+use keep::{Grace, Looked, newest};
 use record::{PodRecord, key, new_uid, same, stored_key};
 
 /// Namespace and name.
@@ -113,23 +114,17 @@ pub struct Managed {
     pub created_at: i64,
     /// Nanoseconds since the epoch; 0: not yet.
     pub started_at: i64,
-    /// Being taken down.
-    pub deleting: bool,
-    /// When the grace of that is over, in nanoseconds since the epoch; 0: it isn't.
+    /// When the grace of its deletion is over, in nanoseconds since the epoch; 0: it isn't
+    /// being taken down.
     pub delete_at: i64,
     /// Why it can't be brought up; empty: nothing is in the way.
     pub problem: String,
     /// How it ended.
     pub ended: Option<Ending>,
+    /// `Pending`, `Running`, `Terminating`, …
+    pub phase: &'static str,
     /// Its conditions now.
     pub conditions: Vec<Condition>,
-}
-
-impl Managed {
-    /// What its status is computed from, beside its containers.
-    pub fn course(&self) -> Course<'_> {
-        Course { plan: &self.plan, deleting: self.deleting, ended: self.ended.as_ref() }
-    }
 }
 
 struct Entry {
@@ -300,26 +295,35 @@ impl Manifests {
         self.take_down(&key, grace).await
     }
 
-    /// Every pod of a manifest.
-    pub fn list(&self) -> Vec<Managed> {
-        let managed = |entry: &mut Entry| Managed {
-            conditions: self.conditions(entry),
-            plan: entry.record.plan.clone(),
-            created_at: entry.record.created_at,
-            started_at: entry.record.started_at,
-            deleting: entry.record.deleting,
-            delete_at: entry.record.delete_at,
-            problem: entry.problem.clone(),
-            ended: entry.record.ended.clone(),
+    /// Every pod of a manifest, as it is by these views of all pods.
+    pub fn list(&self, views: &[Arc<PodView>]) -> Vec<Managed> {
+        let managed = |entry: &mut Entry| {
+            let newest = newest(views, &entry.record.uid);
+            Managed {
+                conditions: self.conditions(entry, newest),
+                phase: phase(entry.record.course(), newest),
+                plan: entry.record.plan.clone(),
+                created_at: entry.record.created_at,
+                started_at: entry.record.started_at,
+                delete_at: entry.record.delete_at,
+                problem: entry.problem.clone(),
+                ended: entry.record.ended.clone(),
+            }
         };
         self.lock().values_mut().map(managed).collect()
     }
 
+    /// Whether the pod with this uid is kept running. `None`: it is no manifest's.
+    pub fn keeps(&self, uid: &str) -> Option<bool> {
+        let entries = self.lock();
+        let record = &entries.values().find(|entry| entry.record.uid == uid)?.record;
+        Some(!record.deleting && record.ended.is_none())
+    }
+
     /// A pod's conditions as they are now. Whoever sees a change first notes its time, so
     /// that what was told once stays true when the daemon is another.
-    fn conditions(&self, entry: &mut Entry) -> Vec<Condition> {
-        let all = self.sandboxes_of(&entry.record.uid);
-        let mut conditions = conditions(entry.record.course(), all.last().map(|newest| &**newest));
+    fn conditions(&self, entry: &mut Entry, newest: Option<&PodView>) -> Vec<Condition> {
+        let mut conditions = conditions(entry.record.course(), newest);
         if entry.record.note(&mut conditions, nanos(SystemTime::now())) {
             let key = key(&entry.record.plan);
             if let Err(error) = self.inner.store.put(&stored_key(&key), &entry.record) {
@@ -330,8 +334,10 @@ impl Manifests {
     }
 
     fn note_conditions(&self, key: &Key) {
+        let views = self.inner.pods.views();
         if let Some(entry) = self.lock().get_mut(key) {
-            self.conditions(entry);
+            let newest = newest(&views, &entry.record.uid);
+            self.conditions(entry, newest);
         }
     }
 
@@ -344,19 +350,8 @@ impl Manifests {
         if plan.sandbox.userns.is_some() {
             plan.sandbox.userns = Some(self.free_ids(&key)?);
         }
-        let record = PodRecord {
-            uid,
-            plan,
-            created_at: nanos(SystemTime::now()),
-            started_at: 0,
-            next_attempt: 0,
-            deleting: false,
-            delete_at: 0,
-            evicted: None,
-            ended: None,
-            file: file.map(Path::to_owned),
-            conditions: BTreeMap::new(),
-        };
+        let now = nanos(SystemTime::now());
+        let record = PodRecord::new(uid, plan, file.map(Path::to_owned), now);
         self.inner.store.put(&stored_key(&key), &record)?;
         self.lock().insert(key.clone(), Entry::new(record));
         self.keep(key);

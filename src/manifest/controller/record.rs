@@ -43,6 +43,23 @@ pub(super) struct PodRecord {
 }
 
 impl PodRecord {
+    /// One that is new: nothing was done for it yet.
+    pub(super) fn new(uid: String, plan: PodPlan, file: Option<PathBuf>, now: i64) -> Self {
+        Self {
+            uid,
+            plan,
+            created_at: now,
+            started_at: 0,
+            next_attempt: 0,
+            deleting: false,
+            delete_at: 0,
+            evicted: None,
+            ended: None,
+            file,
+            conditions: BTreeMap::new(),
+        }
+    }
+
     /// It is to be taken down, with this grace or else its own. A deletion that goes on keeps
     /// its time, unless another grace is asked for.
     pub(super) fn condemn(&mut self, grace: Option<Duration>, now: i64) {
@@ -130,19 +147,8 @@ mod tests {
 
     #[test]
     fn a_deletion_that_goes_on_keeps_its_time() {
-        let mut record = PodRecord {
-            uid: new_uid(),
-            plan: crate::manifest::parse(POD).unwrap().remove(0),
-            created_at: 0,
-            started_at: 0,
-            next_attempt: 0,
-            deleting: false,
-            delete_at: 0,
-            evicted: None,
-            ended: None,
-            file: None,
-            conditions: BTreeMap::new(),
-        };
+        let plan = crate::manifest::parse(POD).unwrap().remove(0);
+        let mut record = PodRecord::new(new_uid(), plan, None, 0);
         let second = 1_000_000_000;
         record.condemn(None, 100 * second);
         assert_eq!((record.deleting, record.delete_at), (true, 107 * second));
