@@ -11,6 +11,8 @@ use std::process::Command;
 
 use nix::sys::wait::{WaitStatus, wait};
 
+use crate::sys::process;
+
 /// Runs an `exec --detach --pid-file` and waits for the command. Gives its exit code,
 /// 128 + signal for one that was killed; the runtime's own where that failed.
 ///
@@ -55,13 +57,8 @@ fn prefer(command: i32, score: i32) {
     }
     let mut left = vec![command];
     while let Some(pid) = left.pop() {
-        if std::fs::write(file(pid), &score).is_err() {
-            continue;
-        }
-        for thread in std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten() {
-            let children = thread.and_then(|t| std::fs::read_to_string(t.path().join("children")));
-            let children = children.unwrap_or_default();
-            left.extend(children.split_ascii_whitespace().filter_map(|c| c.parse::<i32>().ok()));
+        if std::fs::write(file(pid), &score).is_ok() {
+            left.extend(process::children(pid));
         }
     }
 }

@@ -45,13 +45,20 @@ pub fn family(pid: i32) -> Vec<OwnedFd> {
     while let Some(pid) = left.pop() {
         let member = start_ticks(pid).and_then(|ticks| open(pid, ticks));
         members.extend(member.ok().flatten());
-        for thread in std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten() {
-            let children = thread.and_then(|t| std::fs::read_to_string(t.path().join("children")));
-            let children = children.unwrap_or_default();
-            left.extend(children.split_ascii_whitespace().filter_map(|c| c.parse::<i32>().ok()));
-        }
+        left.extend(children(pid));
     }
     members
+}
+
+/// What a process, by any of its threads, is the parent of at this moment (proc(5), children).
+pub fn children(pid: i32) -> Vec<i32> {
+    let mut all = Vec::new();
+    for thread in std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten() {
+        let children = thread.and_then(|t| std::fs::read_to_string(t.path().join("children")));
+        let children = children.unwrap_or_default();
+        all.extend(children.split_ascii_whitespace().filter_map(|c| c.parse::<i32>().ok()));
+    }
+    all
 }
 
 /// Sends a signal by pidfd (pidfd_send_signal(2)), real-time signals too. The process is
