@@ -11,7 +11,7 @@ use crate::proto::cri::{AttachRequest, ExecRequest, ExecSyncRequest};
 use crate::proto::haled::Pod;
 
 use super::client::{self, Address};
-use super::options::{AttachArgs, ExecArgs};
+use super::options::{AttachArgs, ExecArgs, Target};
 use super::output::{complain, print, print_error};
 use super::session::detach::{Keys, Watch};
 use super::session::terminal::{self, Raw};
@@ -24,10 +24,8 @@ const NOT_RUNNABLE: u8 = 126;
 
 /// `halectl exec`: the command's output and exit code are ours.
 pub(super) async fn exec(address: &Address, namespace: &str, args: ExecArgs) -> Outcome {
-    let pod = pods::one(address, namespace, &args.pod).await?;
-    let container = names::running(&pod, args.container.as_deref()).map_err(Failure::Message)?;
-    tell_choice(&pod, &container.name, args.container.is_some());
-    let (container_id, cmd) = (container.id.clone(), args.command);
+    let container_id = find(address, namespace, &args.target).await?;
+    let cmd = args.command;
     let mut runtime = client::runtime(address).await?;
     if let Some(timeout) = args.timeout {
         let request = ExecSyncRequest { container_id, cmd, timeout: timeout.into() };
@@ -43,14 +41,19 @@ pub(super) async fn exec(address: &Address, namespace: &str, args: ExecArgs) -> 
     Ok(outcome(converse(&url, stdin, tty, None).await?))
 }
 
+/// The id of the running container that is meant, which is told where it was chosen among several.
+async fn find(address: &Address, namespace: &str, target: &Target) -> Result<String, Failure> {
+    let pod = pods::one(address, namespace, &target.pod).await?;
+    let container = names::running(&pod, target.container.as_deref()).map_err(Failure::Message)?;
+    tell_choice(&pod, &container.name, target.container.is_some());
+    Ok(container.id.clone())
+}
+
 /// `halectl attach`: the streams of the container's own process.
 pub(super) async fn attach(address: &Address, namespace: &str, args: AttachArgs) -> Outcome {
-    let pod = pods::one(address, namespace, &args.pod).await?;
-    let container = names::running(&pod, args.container.as_deref()).map_err(Failure::Message)?;
-    tell_choice(&pod, &container.name, args.container.is_some());
+    let container_id = find(address, namespace, &args.target).await?;
     let mut runtime = client::runtime(address).await?;
     let mut tty = has_terminal(args.tty, args.stdin);
-    let container_id = container.id.clone();
     let request = |tty| AttachRequest {
         container_id: container_id.clone(),
         stdin: args.stdin,

@@ -49,14 +49,21 @@ pub(in crate::cli) struct LogsArgs {
     pub(in crate::cli) prefix: bool,
 }
 
+/// A container of a pod.
 #[derive(Debug, Args)]
-pub(in crate::cli) struct ExecArgs {
+pub(in crate::cli) struct Target {
     /// The pod: name, namespace/name, uid, or the beginning of an id.
     #[arg(add = ArgValueCompleter::new(complete::pods))]
     pub(in crate::cli) pod: String,
     /// The container; the first where it isn't given.
     #[arg(long, short, add = ArgValueCompleter::new(complete::containers))]
     pub(in crate::cli) container: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct ExecArgs {
+    #[command(flatten)]
+    pub(in crate::cli) target: Target,
     /// Pass on standard input.
     #[arg(long, short = 'i')]
     pub(in crate::cli) stdin: bool,
@@ -73,12 +80,8 @@ pub(in crate::cli) struct ExecArgs {
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct AttachArgs {
-    /// The pod: name, namespace/name, uid, or the beginning of an id.
-    #[arg(add = ArgValueCompleter::new(complete::pods))]
-    pub(in crate::cli) pod: String,
-    /// The container; the first where it isn't given.
-    #[arg(long, short, add = ArgValueCompleter::new(complete::containers))]
-    pub(in crate::cli) container: Option<String>,
+    #[command(flatten)]
+    pub(in crate::cli) target: Target,
     /// Pass on standard input; the container must have one (stdin: true).
     #[arg(long, short = 'i')]
     pub(in crate::cli) stdin: bool,
