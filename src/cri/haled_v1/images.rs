@@ -96,7 +96,8 @@ impl Images for Face {
         let export = self.images.export(&names).await.map_err(of_image)?;
         let (sender, receiver) = mpsc::channel(QUEUE);
         let first = wire::ExportImagesChunk { chunk: Bytes::new(), size: export.size_bytes() };
-        tokio::task::spawn_blocking(move || {
+        let failing = sender.clone();
+        let writing = tokio::task::spawn_blocking(move || {
             let failing = sender.clone();
             if sender.blocking_send(Ok(first)).is_err() {
                 return;
@@ -110,6 +111,12 @@ impl Images for Face {
                     failing.blocking_send(Err(status)).ok();
                 }
                 _ => {}
+            }
+        });
+        tokio::spawn(async move {
+            // The end of the stream would tell that the archive is whole.
+            if let Err(panic) = writing.await {
+                failing.send(Err(Status::internal(panic.to_string()))).await.ok();
             }
         });
         Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
