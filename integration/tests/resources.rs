@@ -10,6 +10,7 @@ use tonic::Code;
 use crate::daemon::Daemon;
 
 mod processors;
+mod swap;
 mod unified;
 
 const MIB: i64 = 1 << 20;
