@@ -9,6 +9,7 @@ use tonic::Code;
 
 use crate::daemon::Daemon;
 
+mod huge_pages;
 mod processors;
 mod swap;
 mod unified;
