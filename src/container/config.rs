@@ -65,7 +65,6 @@ impl ContainerConfig {
         for volume in self.mounts.iter_mut().filter_map(|mount| mount.image.as_mut()) {
             let image = images.find(&volume.name)?;
             volume.id.clone_from(&image.id);
-            volume.reference = image.digests.first().unwrap_or(&image.id).clone();
         }
         Ok(())
     }

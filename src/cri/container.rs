@@ -248,7 +248,8 @@ fn mount(mount: &crate::oci::model::Mount) -> cri::Mount {
         gid_mappings: id_mappings(mount, |maps| &maps.gids),
         image: mount.image.as_ref().map(|image| cri::ImageSpec {
             image: image.name.clone(),
-            image_ref: image.reference.clone(),
+            // What PullImage answered for it.
+            image_ref: image.id.clone(),
             ..Default::default()
         }),
         image_sub_path: mount
