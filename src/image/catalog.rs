@@ -27,6 +27,9 @@ pub(super) struct ImageRecord {
     pub(super) size_bytes: u64,
     pub(super) pinned: bool,
     pub(super) defaults: Defaults,
+    /// The container that it is a checkpoint of, by its manifest.
+    #[serde(default)]
+    pub(super) checkpoint: Option<String>,
     /// It has no names, isn't listed and has no blobs; a container stands on it, and may be
     /// made again from it.
     #[serde(default)]
@@ -229,6 +232,7 @@ impl Catalog {
             // The same image by another manifest, compressed otherwise.
             record.blobs.extend(known.blobs.iter().cloned());
             record.pinned |= known.pinned;
+            record.checkpoint = record.checkpoint.or_else(|| known.checkpoint.clone());
         }
         self.store.put(id.hex(), &record)?;
         state.images.insert(id.clone(), record);
@@ -367,6 +371,13 @@ impl Catalog {
         self.lock().rootfs.get(container).map(|record| record.chain.clone())
     }
 
+    /// The ids of the images that a container has as volumes, in their order.
+    pub(super) fn rootfs_volumes(&self, container: &str) -> Vec<String> {
+        let state = self.lock();
+        let volumes = state.rootfs.get(container).map(|record| &*record.volumes);
+        volumes.unwrap_or_default().iter().map(|volume| volume.image.clone()).collect()
+    }
+
     /// The containers with a root file system.
     pub(super) fn rootfs(&self) -> Vec<String> {
         self.lock().rootfs.keys().cloned().collect()
@@ -429,6 +440,7 @@ impl ImageRecord {
             pinned: self.pinned,
             chain: self.chain.iter().map(ToString::to_string).collect(),
             defaults: self.defaults.clone(),
+            checkpoint: self.checkpoint.clone(),
         }
     }
 }
@@ -561,6 +573,7 @@ mod tests {
                 size_bytes: 0,
                 pinned: false,
                 defaults: Defaults::default(),
+                checkpoint: None,
                 removed: false,
             };
             published.images.insert(id.clone(), Arc::new(record.image(&id)));

@@ -25,7 +25,7 @@ use super::manifest::{
 };
 use super::pull::{Assembly, assemble, blocking};
 use super::reference::{Reference, Version};
-use super::{Error, Image, Inner};
+use super::{Error, Image, Inner, checkpoint};
 
 /// Largest archive taken from a stream or uncompressed, in bytes.
 pub const MAX_ARCHIVE: u64 = 256 << 30;
@@ -281,7 +281,9 @@ impl Import {
             layers.push(digest);
         }
         let config = self.config(&config_digest, &shown)?;
-        let assembly = Assembly { name: shown, config_digest, config, blobs, layers, size_bytes };
+        let checkpoint = checkpoint::annotated(&manifest.annotations).map(str::to_owned);
+        let assembly =
+            Assembly { name: shown, config_digest, config, blobs, layers, size_bytes, checkpoint };
         Ok(Ready { assembly, names, _lease: merged(leases) })
     }
 
@@ -395,7 +397,9 @@ impl Import {
             layers.push(digest);
         }
         let config = self.config(&config_digest, &shown)?;
-        let assembly = Assembly { name: shown, config_digest, config, blobs, layers, size_bytes };
+        let checkpoint = None;
+        let assembly =
+            Assembly { name: shown, config_digest, config, blobs, layers, size_bytes, checkpoint };
         Ok(Ready { assembly, names, _lease: merged(leases) })
     }
 
@@ -442,6 +446,7 @@ impl Import {
             config_digest,
             layers: vec![layer],
             size_bytes: size + bytes.len() as u64,
+            checkpoint: None,
         };
         Ok(vec![Ready { assembly, names: vec![name], _lease: merged(vec![lease, layer_lease]) }])
     }

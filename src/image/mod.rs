@@ -36,7 +36,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-pub use checkpoint::Base;
+pub use checkpoint::{Base, Checkpoint};
 pub use content::Scratch;
 pub use error::{Error, StoreFailed};
 pub use export::Export;
@@ -81,6 +81,16 @@ pub struct Image {
     pub chain: Vec<String>,
     /// What containers take from it.
     pub defaults: Defaults,
+    /// The name of the container that it is a checkpoint of, by its manifest; it then holds no
+    /// root file system.
+    pub checkpoint: Option<String>,
+}
+
+impl Image {
+    /// A tag, or a digest reference, or its id.
+    pub fn name(&self) -> &str {
+        self.tags.first().or(self.digests.first()).unwrap_or(&self.id)
+    }
 }
 
 /// Whose files are in a user namespace.

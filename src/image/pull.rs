@@ -18,7 +18,7 @@ use super::progress::{Progress, Stage};
 use super::reference::{Reference, Version};
 use super::registry::Remote;
 use super::server::Patience;
-use super::{Auth, Error, Image, Inner, hosts};
+use super::{Auth, Error, Image, Inner, checkpoint, hosts};
 
 /// Indexes within indexes.
 const MAX_NESTING: usize = 4;
@@ -103,6 +103,8 @@ pub(super) struct Assembly {
     /// Blobs of the layers, lowest first.
     pub(super) layers: Vec<Digest>,
     pub(super) size_bytes: u64,
+    /// The container that it is a checkpoint of.
+    pub(super) checkpoint: Option<String>,
 }
 
 async fn pull(
@@ -188,6 +190,7 @@ impl Pull {
                 .layers
                 .iter()
                 .fold(manifest.config.size, |sum, layer| sum.saturating_add(layer.size)),
+            checkpoint: checkpoint::annotated(&manifest.annotations).map(str::to_owned),
         };
         let names = match &self.reference.version {
             Version::Tag(_) => vec![self.reference.clone(), self.reference.with_digest(&top)],
@@ -329,6 +332,7 @@ pub(super) async fn assemble(
             size_bytes: image.size_bytes,
             pinned: false,
             defaults: image.config.defaults(),
+            checkpoint: image.checkpoint,
             removed: false,
         };
         inner.catalog.add(&image.config_digest, record, &names)

@@ -198,6 +198,12 @@ impl Daemon {
         nsenter
     }
 
+    /// A socket that listens on the node's loopback.
+    pub fn listener(&self) -> std::net::TcpListener {
+        let network = PathBuf::from(format!("/proc/{}/ns/net", self.holder.id()));
+        haled::sys::netns::within(&network, || std::net::TcpListener::bind("127.0.0.1:0")).unwrap()
+    }
+
     async fn channel(&self) -> Result<Channel, tonic::transport::Error> {
         let socket = self.socket();
         Endpoint::from_static("http://localhost")
@@ -321,6 +327,28 @@ impl Daemon {
             panic!("{error}\n{}", self.log());
         }
         id
+    }
+
+    /// Pulls an image through the CRI and gives the name by which the kubelet then has it.
+    pub async fn pull(&self, image: &str) -> Result<String, tonic::Status> {
+        let image = Some(cri::ImageSpec { image: image.into(), ..Default::default() });
+        let request = cri::PullImageRequest { image, ..Default::default() };
+        Ok(self.images().await.pull_image(request).await?.into_inner().image_ref)
+    }
+
+    /// Streams an image's archive to it.
+    pub async fn import(
+        &self,
+        name: &str,
+        archive: &[u8],
+    ) -> Result<wire::ImportImageResponse, tonic::Status> {
+        let chunk = |chunk: &[u8]| wire::ImportImageRequest {
+            reference: name.to_owned(),
+            chunk: chunk.to_vec().into(),
+        };
+        let messages: Vec<_> = archive.chunks(1 << 20).map(chunk).collect();
+        let imported = self.haled().await.import_image(tokio_stream::iter(messages)).await;
+        imported.map(tonic::Response::into_inner)
     }
 
     pub async fn create(

@@ -221,7 +221,15 @@ impl Tap {
         registry: &Registry,
         script: impl Fn(&str) -> Mischief + Send + Sync + 'static,
     ) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Self::at(TcpListener::bind("127.0.0.1:0").unwrap(), registry, script)
+    }
+
+    /// The same with a socket that may be in another network.
+    pub(crate) fn at(
+        listener: TcpListener,
+        registry: &Registry,
+        script: impl Fn(&str) -> Mischief + Send + Sync + 'static,
+    ) -> Self {
         let host = listener.local_addr().unwrap().to_string();
         let seen = std::sync::Arc::<std::sync::Mutex<Vec<String>>>::default();
         let (upstream, noted) = (registry.host.clone(), seen.clone());
