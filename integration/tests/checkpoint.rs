@@ -2,6 +2,7 @@
 //! containers that go on from one.
 
 mod images;
+mod interrupted;
 
 use std::collections::BTreeMap;
 use std::io::Read as _;
