@@ -1,7 +1,7 @@
 //! Images: references, registries, the content store, layers and root file systems.
 //!
 //! Reading order: `reference`, `manifest`, `digest` (what an image is called and made of),
-//! `hosts`, `challenge`, `server`, `registry` (whom to ask), `content`, `layer` (the disk), `fetch`, `pull`,
+//! `hosts`, `certificates`, `challenge`, `server`, `registry` (whom to ask), `content`, `layer` (the disk), `fetch`, `pull`,
 //! `archive` and `import` (the two ways in), `inspect` and `export` (what is in it, and the way out), `catalog` (what there is, what is no longer needed),
 //! `rootfs` (what a container gets).
 //!
@@ -9,6 +9,7 @@
 
 mod archive;
 mod catalog;
+mod certificates;
 mod challenge;
 mod changes;
 mod checkpoint;

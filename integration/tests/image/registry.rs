@@ -163,7 +163,7 @@ impl Registry {
 fn certify(dir: &std::path::Path) {
     let script =
         "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 \
-            -subj /CN=authority -keyout authority.key -out authority.crt &&
+            -subj \"/CN=authority of ${PWD##*/}\" -keyout authority.key -out authority.crt &&
         openssl req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj /CN=registry \
             -keyout registry.key -out registry.csr &&
         printf 'subjectAltName=IP:127.0.0.1' > san &&
