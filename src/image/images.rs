@@ -129,15 +129,17 @@ impl Images {
     /// `name` names a root file system, or stands in for the name in an archive of one image.
     pub async fn import(&self, path: &Path, name: Option<&str>) -> Result<Vec<Arc<Image>>, Error> {
         let name = name.map(import::name).transpose()?;
-        self.import_as(path, name).await
+        self.import_as(path, name, Arc::default()).await
     }
 
     async fn import_as(
         &self,
         path: &Path,
         name: Option<Reference>,
+        progress: Arc<Progress>,
     ) -> Result<Vec<Arc<Image>>, Error> {
-        let work = tokio::spawn(import::import(Arc::clone(&self.inner), path.to_owned(), name));
+        let (inner, path) = (Arc::clone(&self.inner), path.to_owned());
+        let work = tokio::spawn(import::import(inner, path, name, progress));
         work.await.unwrap_or(Err(Error::Stopped("the import")))
     }
 
@@ -148,9 +150,19 @@ impl Images {
         reader: impl AsyncRead + Send + Unpin,
         name: Option<&str>,
     ) -> Result<Vec<Arc<Image>>, Error> {
+        self.import_watched(reader, name, Arc::default()).await
+    }
+
+    /// The same, with what tells how far it is once all of the stream is here.
+    pub async fn import_watched(
+        &self,
+        reader: impl AsyncRead + Send + Unpin,
+        name: Option<&str>,
+        progress: Arc<Progress>,
+    ) -> Result<Vec<Arc<Image>>, Error> {
         let name = name.map(import::name).transpose()?;
         let spooled = import::spool(&self.inner, reader).await?;
-        self.import_as(&spooled.0, name).await
+        self.import_as(&spooled.0, name, progress).await
     }
 
     /// Every image, by id.

@@ -23,6 +23,7 @@ use super::manifest::{
     self, Choice, Config, Descriptor, Document, MAX_CONFIG, MAX_LAYERS, MAX_MANIFEST, Manifest,
     Platform,
 };
+use super::progress::{Progress, Stage};
 use super::pull::{Assembly, assemble, blocking};
 use super::reference::{Reference, Version};
 use super::{Error, Image, Inner, checkpoint};
@@ -48,12 +49,17 @@ pub(super) async fn import(
     inner: Arc<Inner>,
     path: PathBuf,
     name: Option<Reference>,
+    progress: Arc<Progress>,
 ) -> Result<Vec<Arc<Image>>, Error> {
     let import = Import { inner: Arc::clone(&inner), path, name };
     let ready = blocking("reading the archive", move || import.read()).await?;
+    let size = |layer| inner.content.size(layer).unwrap_or_default();
+    let layers = ready.iter().flat_map(|image| &image.assembly.layers);
+    progress.begin(layers.clone().map(|layer| (layer, size(layer))));
+    layers.for_each(|layer| progress.blob_stands(layer, Stage::Fetched));
     let mut images = Vec::new();
     for image in ready {
-        images.push(assemble(&inner, image.assembly, image.names, None).await?);
+        images.push(assemble(&inner, image.assembly, image.names, &progress, None).await?);
     }
     Ok(images)
 }

@@ -197,7 +197,7 @@ impl Pull {
             Version::Digest(_) => vec![self.reference.clone()],
         };
         let fetching = self.start_fetching(&manifest);
-        assemble(&self.inner, assembly, names, Some(fetching)).await
+        assemble(&self.inner, assembly, names, &self.progress, Some(fetching)).await
     }
 
     /// From the reference to the manifest for this machine: the digest that the reference
@@ -276,6 +276,7 @@ pub(super) async fn assemble(
     inner: &Arc<Inner>,
     image: Assembly,
     names: Vec<Reference>,
+    progress: &Progress,
     mut fetching: Option<Fetching>,
 ) -> Answer {
     let diff_ids = image.config.diff_ids().to_vec();
@@ -293,8 +294,8 @@ pub(super) async fn assemble(
     for (place, blob) in image.layers.iter().enumerate() {
         if let Some(fetching) = &mut fetching {
             fetching.done(place).await?;
-            fetching.progress.stands(place, Stage::Unpacking);
         }
+        progress.blob_stands(blob, Stage::Unpacking);
         let _turn = inner.turns.take(Thing::Layer(chain[place].clone())).await;
         let (inner, name, blob) = (Arc::clone(inner), image.name.clone(), blob.clone());
         let (below, chain_id, diff_id) =
@@ -320,9 +321,7 @@ pub(super) async fn assemble(
             Ok(budget)
         })
         .await?;
-        if let Some(fetching) = &fetching {
-            fetching.progress.stands(place, Stage::Done);
-        }
+        progress.blob_stands(&image.layers[place], Stage::Done);
     }
     let inner = Arc::clone(inner);
     blocking("recording the image", move || {

@@ -90,7 +90,7 @@ async fn imported(daemon: &Daemon, name: &str, annotation: &str, layers: Vec<Lay
     let layers: Vec<_> = layers.into_iter().map(|layer| (layer.tar(), Packing::Gzip)).collect();
     let built = Built::oci(&layers).annotated(&[(annotation, "app")]);
     let archive = build::archive(&built.layout(&serde_json::json!({})));
-    daemon.import(name, &archive).await.unwrap().images.remove(0).id
+    daemon.import(name, &archive).await.unwrap().remove(0).id
 }
 
 #[tokio::test]

@@ -51,5 +51,5 @@ pub fn tar() -> Vec<u8> {
 pub(super) async fn import(daemon: &Daemon) {
     let imported = daemon.import(BUSYBOX, &tar()).await;
     let imported = imported.unwrap_or_else(|error| panic!("{error}\n{}", daemon.log()));
-    assert_eq!(imported.images.len(), 1);
+    assert_eq!(imported.len(), 1);
 }

@@ -13,6 +13,7 @@ use haled::proto::cri::image_service_client::ImageServiceClient;
 use haled::proto::cri::runtime_service_client::RuntimeServiceClient;
 use haled::proto::haled as wire;
 use haled::proto::haled::haled_client::HaledClient;
+use haled::proto::haled::images_client::ImagesClient;
 use tonic::transport::{Channel, Endpoint};
 
 pub mod busybox;
@@ -234,6 +235,11 @@ impl Daemon {
         HaledClient::new(self.channel().await.unwrap())
     }
 
+    /// haled's own service for images.
+    pub async fn own_images(&self) -> ImagesClient<Channel> {
+        ImagesClient::new(self.channel().await.unwrap())
+    }
+
     /// Waits until `done`, looking often.
     pub async fn until(&self, what: &str, mut done: impl FnMut() -> bool) {
         let began = Instant::now();
@@ -341,14 +347,19 @@ impl Daemon {
         &self,
         name: &str,
         archive: &[u8],
-    ) -> Result<wire::ImportImageResponse, tonic::Status> {
+    ) -> Result<Vec<wire::ImportedImage>, tonic::Status> {
         let chunk = |chunk: &[u8]| wire::ImportImageRequest {
             reference: name.to_owned(),
             chunk: chunk.to_vec().into(),
         };
         let messages: Vec<_> = archive.chunks(1 << 20).map(chunk).collect();
-        let imported = self.haled().await.import_image(tokio_stream::iter(messages)).await;
-        imported.map(tonic::Response::into_inner)
+        let mut own = self.own_images().await;
+        let mut answers = own.import(tokio_stream::iter(messages)).await?.into_inner();
+        let mut images = Vec::new();
+        while let Some(answer) = answers.message().await? {
+            images = answer.images;
+        }
+        Ok(images)
     }
 
     pub async fn create(
