@@ -2,6 +2,7 @@
 
 pub(crate) mod build;
 mod hostile;
+mod killed;
 mod layers;
 pub(crate) mod registry;
 mod retries;
