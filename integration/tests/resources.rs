@@ -9,7 +9,19 @@ use tonic::Code;
 
 use crate::daemon::Daemon;
 
+mod huge_pages;
+mod processors;
+mod swap;
+mod unified;
+
 const MIB: i64 = 1 << 20;
+
+/// A container that does nothing, with these limits.
+fn limited(name: &str, resources: cri::LinuxContainerResources) -> cri::ContainerConfig {
+    let mut container = Daemon::host_container(name, "exec sleep 600");
+    container.linux.as_mut().unwrap().resources = Some(resources);
+    container
+}
 
 async fn update(
     daemon: &Daemon,
@@ -30,12 +42,8 @@ async fn told(daemon: &Daemon, container: &str) -> cri::LinuxContainerResources 
 
 /// CPU shares, quota and period, and the memory limit, as the kernel has them.
 fn limits(daemon: &Daemon, container: &str) -> [String; 4] {
-    let read = |controller: &str, file: &str| {
-        let path = format!("{}/{container}", daemon.cgroup());
-        let path = cgroup::directory(controller, &path).unwrap().join(file);
-        std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
-    };
-    let text = match cgroup::version() {
+    let read = |controller: &str, file: &str| kernel(daemon, container, controller, file);
+    match cgroup::version() {
         cgroup::Version::V1 => [
             read("cpu", "cpu.shares"),
             read("cpu", "cpu.cfs_quota_us"),
@@ -48,8 +56,15 @@ fn limits(daemon: &Daemon, container: &str) -> [String; 4] {
             let [quota, period] = [quota, period].map(str::to_owned);
             [read("cpu", "cpu.weight"), quota, period, read("memory", "memory.max")]
         }
-    };
-    text.map(|text| text.trim().to_owned())
+    }
+}
+
+/// What a file of a container's cgroup holds.
+fn kernel(daemon: &Daemon, container: &str, controller: &str, file: &str) -> String {
+    let path = format!("{}/{container}", daemon.cgroup());
+    let path = cgroup::directory(controller, &path).unwrap().join(file);
+    let text = std::fs::read_to_string(&path);
+    text.unwrap_or_else(|error| panic!("{}: {error}", path.display())).trim().to_owned()
 }
 
 fn shares(shares: &str) -> String {
@@ -64,15 +79,14 @@ fn shares(shares: &str) -> String {
 #[tokio::test]
 async fn new_limits_hold_in_the_kernel_in_the_record_and_for_the_next_attempt() {
     let mut daemon = Daemon::start_without_network().await;
-    let probe = r#"{"exec": {"command": ["ls", "/tmp/healthy"]}, "periodMilliseconds": 200, "failureThreshold": 2, "terminationGracePeriodSeconds": 2}"#;
+    let probe = r#"{"exec": {"command": ["sh", "-c", "! [ -e /tmp/sick ]"]}, "timeoutSeconds": 60, "periodMilliseconds": 200, "failureThreshold": 2, "terminationGracePeriodSeconds": 2}"#;
     let mut config = daemon.host_sandbox("resized");
     config.annotations = HashMap::from([
         ("liveness.haled/app".to_owned(), probe.to_owned()),
         ("haled/heal".to_owned(), "restart".to_owned()),
     ]);
     let pod = daemon.run(&config).await;
-    let script =
-        "touch /tmp/healthy; sleep 600 & trap 'exit 3' TERM; while true; do sleep 0.1; done";
+    let script = "sleep 600 & trap 'exit 3' TERM; while true; do sleep 0.1; done";
     let mut container = Daemon::host_container("app", script);
     container.linux.as_mut().unwrap().resources = Some(cri::LinuxContainerResources {
         cpu_shares: 512,
@@ -112,7 +126,7 @@ async fn new_limits_hold_in_the_kernel_in_the_record_and_for_the_next_attempt() 
     daemon.kill();
     daemon.launch().await;
     assert_eq!(told(&daemon, &id).await, merged);
-    daemon.exec(&id, &["rm", "/tmp/healthy"]).await;
+    daemon.exec(&id, &["touch", "/tmp/sick"]).await;
     let next = daemon.attempt(&pod, "app", 1).await;
     assert_eq!(limits(&daemon, &next), expected);
     assert_eq!(told(&daemon, &next).await, merged);

@@ -9,6 +9,8 @@ use tonic::Code;
 
 use crate::daemon::{Daemon, PATIENCE};
 
+mod pressure;
+
 const MIB: u64 = 1024 * 1024;
 
 impl Daemon {

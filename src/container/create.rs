@@ -19,7 +19,7 @@ use crate::oci;
 use crate::oci::checkpoint::CRIU_CONFIG_ANNOTATION;
 use crate::oci::model::{PidMode, Sharing};
 use crate::sys::userns::IdMaps;
-use crate::sys::{idmap, selinux};
+use crate::sys::{cgroup, idmap, selinux};
 
 /// How long the file systems that mounts' sources are on may take to answer.
 const SOURCES_LIMIT: Duration = Duration::from_mins(1);
@@ -156,9 +156,15 @@ pub async fn prepare(
 
 /// Writes the configuration of a container that has been prepared, and says who its process
 /// will run as.
-pub async fn finish(place: &Place, spec: Spec) -> Result<RunsAs, Error> {
+pub async fn finish(place: &Place, mut spec: Spec) -> Result<RunsAs, Error> {
     let path = place.config_file();
     let written = tokio::task::spawn_blocking(move || {
+        if cgroup::version() == cgroup::Version::V2
+            && let Some(limits) =
+                spec.linux_mut().as_mut().and_then(|it| it.resources_mut().as_mut())
+        {
+            oci::huge_pages::as_files(limits);
+        }
         write(&path, &spec).map_err(Error::io("cannot write", &path))?;
         let user = spec.process().as_ref().map(|process| process.user().clone());
         Ok(user.map_or(RunsAs { uid: 0, gid: 0, groups: Vec::new() }, |user| RunsAs {

@@ -18,7 +18,6 @@ struct Begun {
     place: Place,
     spec: Spec,
     limits: cgroup::Limits,
-    pages: Vec<(String, String)>,
     scores: Option<oom_score::Before>,
 }
 
@@ -47,19 +46,18 @@ pub async fn update(
     match runtime.update(place.id.as_str(), &file).await {
         Ok(()) => Ok(()),
         Err(error) => {
-            blocking(move || begun.undo()).await?;
             let why = match error {
                 oci::Error::Runtime { message, .. } => message,
                 error => error.to_string(),
             };
-            Err(Error::Update { id: place.id.clone(), why })
+            blocking(move || begun.refuse(why)).await
         }
     }
 }
 
 /// Everything but the OCI runtime's part. What fails leaves nothing changed.
 fn begin(place: &Place, file: &Path, old: &Resources, new: &Resources) -> Result<Begun, Error> {
-    let refused = |why: String| Error::Update { id: place.id.clone(), why };
+    let refused = |why| Error::Update { id: place.id.clone(), why };
     let (limits, score) = oci::limits(new)?;
     let limit = new.memory_limit_bytes.and_then(|limit| u64::try_from(limit).ok());
     if let Some((limit, used)) = limit.zip(cgroup::memory_in_use(&place.cgroup))
@@ -68,40 +66,35 @@ fn begin(place: &Place, file: &Path, old: &Resources, new: &Resources) -> Result
         && limit < used
     {
         // cgroup v2 would take it, and kill.
-        let why = format!("memory_limit_in_bytes {limit} is below what it uses now, {used}");
-        return Err(refused(why));
+        return Err(refused(format!(
+            "memory_limit_in_bytes {limit} is below what it uses now, {used}"
+        )));
+    }
+    if limits.hugepage_limits() != oci::limits(old)?.0.hugepage_limits() {
+        let why = "on cgroup v1 those of huge pages stay as they began: OCI runtimes set them back";
+        return Err(refused(why.to_owned()));
     }
     let text = serde_json::to_vec(&limits).map_err(|error| Error::Invalid(error.to_string()))?;
     std::fs::write(file, text).map_err(Error::io("cannot write", file))?;
-    let before = cgroup::Limits::read(&place.cgroup, new.unified.keys().map(String::as_str));
+    let unified = limits.unified().iter().flat_map(|files| files.keys().map(String::as_str));
+    let before = cgroup::Limits::read(&place.cgroup, unified);
     let spec = respec(place, &limits, score)?;
-    let place = place.clone();
-    let mut begun = Begun { place, spec, limits: before, pages: Vec::new(), scores: None };
-    match begun.go_on(old, new, score) {
-        Ok(()) => Ok(begun),
-        Err(why) => {
-            begun.undo()?;
-            Err(refused(why))
+    let mut begun = Begun { place: place.clone(), spec, limits: before, scores: None };
+    if old.oom_score_adj != new.oom_score_adj {
+        match oom_score::set(&place.cgroup, score) {
+            Ok(before) => begun.scores = Some(before),
+            Err(error) => return begun.refuse(format!("oom_score_adj {score}: {error}")),
         }
     }
+    Ok(begun)
 }
 
 impl Begun {
-    /// What runtimes don't all do at an update: huge pages, and the processes' scores.
-    fn go_on(&mut self, old: &Resources, new: &Resources, score: i32) -> Result<(), String> {
-        let cgroup = &self.place.cgroup;
-        for (size, limit) in &new.hugepage_limits {
-            if old.hugepage_limits.get(size).unwrap_or(&0) != limit {
-                let before = cgroup::limit_huge_pages(cgroup, size, &limit.to_string());
-                let before = before.map_err(|error| format!("huge pages of {size}: {error}"))?;
-                self.pages.push((size.clone(), before));
-            }
-        }
-        if old.oom_score_adj != new.oom_score_adj {
-            let before = oom_score::set(cgroup, score);
-            self.scores = Some(before.map_err(|error| format!("oom_score_adj {score}: {error}"))?);
-        }
-        Ok(())
+    /// Puts all back, and says why.
+    fn refuse<T>(self, why: String) -> Result<T, Error> {
+        let id = self.place.id.clone();
+        self.undo()?;
+        Err(Error::Update { id, why })
     }
 
     fn undo(self) -> Result<(), Error> {
@@ -112,10 +105,6 @@ impl Begun {
         let mut failures = Vec::new();
         // Runtimes put back at most what they were told before, not what the kernel had.
         failures.extend(self.limits.restore().map_err(failed()).err());
-        for (size, before) in &self.pages {
-            let undone = cgroup::limit_huge_pages(&self.place.cgroup, size, before);
-            failures.extend(undone.map_err(failed()).err());
-        }
         let path = self.place.config_file();
         failures.extend(write(&path, &self.spec).map_err(Error::io("cannot write", &path)).err());
         // All of it was tried; the first is answered with.
@@ -166,10 +155,10 @@ mod tests {
         let place = Place::new(&id, dir.path(), "/no-such-cgroup");
         std::fs::create_dir_all(&place.bundle).unwrap();
         std::fs::write(place.config_file(), "{}").unwrap();
-        let pages = ["2MB", "1GB"].map(|size| (size.to_owned(), "max".to_owned()));
-        let limits = cgroup::Limits::read(&place.cgroup, std::iter::empty());
+        // Can be read, and not be written.
+        let limits = cgroup::Limits::held("/proc/version", "of another kernel");
         let spec = Spec::default();
-        let begun = Begun { place: place.clone(), spec, limits, pages: pages.into(), scores: None };
+        let begun = Begun { place: place.clone(), spec, limits, scores: None };
         let error = begun.undo().unwrap_err().to_string();
         assert!(error.contains("cannot set back /no-such-cgroup"), "{error}");
         assert_eq!(place.spec().unwrap(), Spec::default());

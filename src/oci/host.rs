@@ -22,8 +22,8 @@ pub struct Host {
     pub cgroup_v2: bool,
     /// Swap can be limited.
     pub swap_limit: bool,
-    /// Huge pages can be limited.
-    pub hugetlb: bool,
+    /// The sizes of huge pages that can be limited: `2MB`.
+    pub huge_pages: Vec<String>,
     /// This process's bounding set: nothing more can be given to a container.
     pub capabilities: HashSet<caps::Capability>,
     /// This process's own oom_score_adj.
@@ -52,7 +52,10 @@ impl Host {
                 || cgroup::directory("memory", "/x")
                     .and_then(|below| Some(below.parent()?.join("memory.memsw.limit_in_bytes")))
                     .is_some_and(|file| file.exists()),
-            hugetlb: cgroup::has_controller("hugetlb"),
+            huge_pages: match cgroup::has_controller("hugetlb") {
+                true => cgroup::huge_pages::sizes(),
+                false => Vec::new(),
+            },
             capabilities: capability::bounding()?,
             oom_score_adj: own.trim().parse().unwrap_or(0),
             lower_oom_score_adj: capability::is_effective(caps::Capability::CAP_SYS_RESOURCE),

@@ -8,6 +8,7 @@ use oci_spec::runtime::{
 
 use super::Error;
 use super::host::Host;
+use super::huge_pages;
 use super::model::Resources;
 
 /// cpu.shares, v1 scale.
@@ -74,6 +75,9 @@ pub fn limits(wanted: &Resources) -> Result<(LinuxResources, i32), Error> {
     let mut limits = resources(wanted, Vec::new(), &host)?;
     // Its devices stay as they are.
     limits.set_devices(None);
+    if host.cgroup_v2 {
+        huge_pages::as_files(&mut limits);
+    }
     Ok((limits, oom_score_adj(wanted.oom_score_adj, &host)?))
 }
 
@@ -157,27 +161,26 @@ fn pids(wanted: &Resources) -> Result<Option<LinuxPids>, Error> {
     Ok(Some(pids))
 }
 
+/// The kubelet sends a zero for every page size, controller or not: those of sizes that can't
+/// be limited say nothing.
 fn hugepages(wanted: &Resources, host: &Host) -> Result<Option<Vec<LinuxHugepageLimit>>, Error> {
     let mut limits = Vec::new();
-    for (size, &limit) in &wanted.hugepage_limits {
-        let field = "resources.hugepage_limits";
-        let digits = size.trim_end_matches("KB").trim_end_matches("MB").trim_end_matches("GB");
-        if digits.len() + 2 != size.len() || digits.parse::<u32>().is_err() {
-            return Err(Error::invalid(field, size, "is no page size such as 2MB or 1GB"));
-        }
-        let Ok(limit) = i64::try_from(limit) else {
-            let why = "is no number of bytes: it is too large";
-            return Err(Error::invalid(format!("{field}[{size}]"), limit, why));
+    for (size, &bytes) in &wanted.hugepage_limits {
+        let field = || format!("resources.hugepage_limits[{size}]");
+        let Ok(limit) = i64::try_from(bytes) else {
+            return Err(Error::invalid(field(), bytes, "is no number of bytes: it is too large"));
         };
-        if host.hugetlb {
+        if host.huge_pages.contains(size) {
             let mut one = LinuxHugepageLimit::default();
             one.set_page_size(size.clone()).set_limit(limit);
             limits.push(one);
-        } else if limit > 0 {
+        } else if host.huge_pages.is_empty() && limit > 0 {
             let why = "this machine has no hugetlb cgroup controller to limit huge pages with";
-            return Err(Error::unsupported(format!("{field}[{size}]"), why));
+            return Err(Error::unsupported(field(), why));
+        } else if limit > 0 {
+            let why = format!("is for no size of this machine's: {}", host.huge_pages.join(", "));
+            return Err(Error::invalid(field(), limit, why));
         }
-        // The kubelet sends a zero for every page size, controller or not.
     }
     Ok(Some(limits).filter(|limits| !limits.is_empty()))
 }
@@ -242,7 +245,7 @@ mod tests {
         Host {
             cgroup_v2: true,
             swap_limit: true,
-            hugetlb: true,
+            huge_pages: vec!["1GB".into(), "2MB".into()],
             capabilities: [].into(),
             oom_score_adj: 0,
             lower_oom_score_adj: true,
@@ -323,7 +326,7 @@ mod tests {
             ("cpuset_cpus", |r| r.cpuset_cpus = "0-".into()),
             ("cpuset_mems", |r| r.cpuset_mems = "3-1".into()),
             ("hugepage_limits", |r| {
-                r.hugepage_limits.insert("../2MB".into(), 1);
+                r.hugepage_limits.insert("16GB".into(), 1);
             }),
             ("hugepage_limits", |r| {
                 r.hugepage_limits.insert("2MB".into(), u64::MAX);
@@ -359,7 +362,7 @@ mod tests {
 
     #[test]
     fn what_the_machine_lacks_is_said_unless_nothing_was_wanted() {
-        let v1 = Host { cgroup_v2: false, hugetlb: false, ..host() };
+        let v1 = Host { cgroup_v2: false, huge_pages: vec![], ..host() };
         let huge = |bytes| {
             on(&v1, |r| {
                 r.hugepage_limits.insert("2MB".into(), bytes);
@@ -367,6 +370,10 @@ mod tests {
         };
         assert!(huge(0).unwrap().hugepage_limits().is_none());
         assert!(huge(4).unwrap_err().to_string().contains("no hugetlb"));
+        let of_another = on(&host(), |r| {
+            r.hugepage_limits = [("16GB".into(), 0), ("2MB".into(), 4)].into();
+        });
+        assert_eq!(of_another.unwrap().hugepage_limits().as_ref().unwrap().len(), 1);
         let unified = on(&v1, |r| {
             r.unified.insert("memory.high".into(), "1".into());
         });

@@ -14,6 +14,7 @@ mod command;
 mod devices;
 mod error;
 mod host;
+pub mod huge_pages;
 mod limits;
 pub mod model;
 mod mounts;

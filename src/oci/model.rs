@@ -191,7 +191,7 @@ pub struct Resources {
 
 impl Resources {
     /// These limits with those of `change` that are set in place of their own. Pages and files
-    /// that `change` doesn't name stay.
+    /// that `change` doesn't name stay, and so does how much swap there is beside the memory.
     #[must_use]
     pub fn updated(&self, change: &Self) -> Self {
         let text = |new: &String, old: &String| if new.is_empty() { old } else { new }.clone();
@@ -202,7 +202,7 @@ impl Resources {
             cpuset_cpus: text(&change.cpuset_cpus, &self.cpuset_cpus),
             cpuset_mems: text(&change.cpuset_mems, &self.cpuset_mems),
             memory_limit_bytes: change.memory_limit_bytes.or(self.memory_limit_bytes),
-            memory_swap_bytes: change.memory_swap_bytes.or(self.memory_swap_bytes),
+            memory_swap_bytes: change.memory_swap_bytes.or_else(|| self.swap_with(change)),
             pids_limit: change.pids_limit.or(self.pids_limit),
             oom_score_adj: match change.oom_score_adj {
                 0 => self.oom_score_adj,
@@ -216,6 +216,22 @@ impl Resources {
         updated.hugepage_limits.extend(change.hugepage_limits.clone());
         updated.unified.extend(change.unified.clone());
         updated
+    }
+
+    /// Memory and swap together once `change` has changed the memory alone.
+    fn swap_with(&self, change: &Self) -> Option<i64> {
+        let bytes = |limit: Option<i64>| limit.filter(|&limit| limit > 0);
+        let (Some(old), Some(both)) =
+            (bytes(self.memory_limit_bytes), bytes(self.memory_swap_bytes))
+        else {
+            return self.memory_swap_bytes;
+        };
+        match change.memory_limit_bytes {
+            None | Some(0) => Some(both),
+            // Beside memory without a limit swap can't have one.
+            Some(limit) if limit < 0 => None,
+            Some(limit) => Some(limit.saturating_add(both.saturating_sub(old))),
+        }
     }
 }
 
@@ -272,5 +288,27 @@ mod tests {
             ..old.clone()
         };
         assert_eq!(old.updated(&change), expected);
+    }
+
+    #[test]
+    fn swap_stays_what_it_is_beside_other_memory() {
+        let with = |memory_limit_bytes, memory_swap_bytes| Resources {
+            memory_limit_bytes,
+            memory_swap_bytes,
+            ..Resources::default()
+        };
+        for (old, change, swap) in [
+            ((Some(64), Some(96)), (Some(128), None), Some(160)),
+            ((Some(64), Some(64)), (Some(32), None), Some(32)),
+            ((Some(64), Some(96)), (Some(128), Some(128)), Some(128)),
+            ((Some(64), Some(96)), (None, None), Some(96)),
+            ((Some(64), Some(96)), (Some(-1), None), None),
+            ((Some(64), Some(-1)), (Some(128), None), Some(-1)),
+            ((Some(64), None), (Some(128), None), None),
+            ((Some(1), Some(i64::MAX)), (Some(i64::MAX), None), Some(i64::MAX)),
+        ] {
+            let updated = with(old.0, old.1).updated(&with(change.0, change.1));
+            assert_eq!(updated.memory_swap_bytes, swap, "{old:?} {change:?}");
+        }
     }
 }

@@ -340,7 +340,13 @@ pub(super) async fn adopt(services: &Services, drivers: impl Iterator<Item = &Dr
     let described = tokio::task::spawn_blocking(move || {
         let described = containers.into_iter().map(|(mut told, place)| {
             match place.spec() {
-                Ok(spec) => nri::describe(&mut told, &spec),
+                Ok(mut spec) => {
+                    let linux = spec.linux_mut().as_mut();
+                    if let Some(limits) = linux.and_then(|it| it.resources_mut().as_mut()) {
+                        crate::oci::huge_pages::from_files(limits);
+                    }
+                    nri::describe(&mut told, &spec);
+                }
                 Err(error) => {
                     tracing::warn!(container = %place.id, %error, "NRI plugins see less of it");
                 }

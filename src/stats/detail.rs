@@ -324,22 +324,7 @@ fn hugepages(path: &str) -> Vec<Hugepages> {
         let highest = read(format!("hugetlb.{size}.max_usage_in_bytes"));
         Some(Hugepages { size, usage_bytes: usage, highest_bytes: highest })
     };
-    // No such directory: a kernel without huge pages.
-    let sizes = std::fs::read_dir("/sys/kernel/mm/hugepages").into_iter().flatten().flatten();
-    let mut found: Vec<Hugepages> =
-        sizes.filter_map(|each| page_size(each.file_name().to_str()?)).filter_map(of).collect();
-    found.sort_by(|one, other| one.size.cmp(&other.size));
-    found
-}
-
-/// `hugepages-2048kB` as cgroup files have it: `2MB`.
-fn page_size(name: &str) -> Option<String> {
-    let kilobytes: u64 = name.strip_prefix("hugepages-")?.strip_suffix("kB")?.parse().ok()?;
-    Some(match kilobytes {
-        large if large >= 1 << 20 => format!("{}GB", large >> 20),
-        middle if middle >= 1 << 10 => format!("{}MB", middle >> 10),
-        small => format!("{small}KB"),
-    })
+    cgroup::huge_pages::sizes().into_iter().filter_map(of).collect()
 }
 
 fn threads(pids: impl Fn(&str) -> Option<String>) -> Option<Threads> {
@@ -504,11 +489,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes_and_names_are_read_as_the_kernel_writes_them() {
-        assert_eq!(page_size("hugepages-2048kB").as_deref(), Some("2MB"));
-        assert_eq!(page_size("hugepages-1048576kB").as_deref(), Some("1GB"));
-        assert_eq!(page_size("hugepages-64kB").as_deref(), Some("64KB"));
-        assert_eq!(page_size("x"), None);
+    fn names_are_read_as_the_kernel_writes_them() {
         let heading = partition("major minor  #blocks  name");
         assert_eq!(heading, None);
         assert_eq!(partition(" 254  0  264241152 vda"), Some(((254, 0), "/dev/vda".into())));

@@ -6,6 +6,7 @@
 
 mod freezer;
 mod hierarchies;
+pub mod huge_pages;
 mod kill;
 mod limits;
 pub mod oom_score;
@@ -295,19 +296,6 @@ pub fn memory_in_use(path: &str) -> Option<u64> {
     let stat = read("memory.stat")?;
     let inactive = stat.lines().find_map(|line| line.strip_prefix(inactive)?.parse().ok());
     Some(usage.saturating_sub(inactive.unwrap_or(0)))
-}
-
-/// Limits the huge pages of a size (`2MB`) in bytes, and gives what the limit's file held.
-pub fn limit_huge_pages(path: &str, size: &str, limit: &str) -> io::Result<String> {
-    let file = match version() {
-        Version::V1 => format!("hugetlb.{size}.limit_in_bytes"),
-        Version::V2 => format!("hugetlb.{size}.max"),
-    };
-    let missing = || io::Error::other("there is no hugetlb controller");
-    let file = directory("hugetlb", path).ok_or_else(missing)?.join(file);
-    let old = fs::read_to_string(&file).map_err(|error| about("read", &file, &error))?;
-    fs::write(&file, limit).map_err(|error| about("write", &file, &error))?;
-    Ok(old.trim().to_owned())
 }
 
 /// The directories of a cgroup, one in each hierarchy.

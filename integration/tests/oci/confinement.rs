@@ -58,6 +58,8 @@ fn the_default_filter_refuses_what_leads_out_and_nothing_else() {
 fn with_sys_admin_the_filter_lets_namespaces_through() {
     let security = Security {
         capabilities: CapabilityRequest { add: vec!["sys_admin".into()], ..Default::default() },
+        // The default profile of AppArmor refuses mounts whatever the capabilities.
+        apparmor: Some(Profile::Unconfined),
         ..default()
     };
     Rig::new().run(&secured("unshare -m mount -t tmpfs none /tmp", security)).good();
@@ -267,6 +269,18 @@ fn too_much_memory_is_counted_as_an_oom_kill() {
         assert!(std::time::Instant::now() < deadline, "nothing was killed for its memory");
         std::thread::sleep(std::time::Duration::from_millis(10));
     }
+}
+
+#[test]
+fn more_processes_than_allowed_are_refused() {
+    let rig = Rig::new();
+    // Enough for runc's own threads, which are there before the shell is.
+    let mut wanted = Wanted::shell(
+        "for i in 1 2 3 4; do for j in 1 2 3 4 5 6 7 8 9 0; do sleep 600 & done; done",
+    );
+    wanted.resources.pids_limit = Some(32);
+    let ended = rig.run(&wanted);
+    assert!(ended.code != Some(0) && ended.err.contains("can't fork"), "{ended:?}");
 }
 
 #[test]

@@ -43,7 +43,7 @@ fn machine() -> Host {
     Host {
         cgroup_v2: true,
         swap_limit: true,
-        hugetlb: true,
+        huge_pages: vec!["2MB".to_owned()],
         capabilities: caps::all().into_iter().collect(),
         oom_score_adj: 0,
         lower_oom_score_adj: false,

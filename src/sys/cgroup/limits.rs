@@ -49,6 +49,12 @@ impl Limits {
         Self(read.collect())
     }
 
+    /// One file that held this.
+    #[cfg(test)]
+    pub fn held(path: &str, text: &str) -> Self {
+        Self(vec![(path.into(), text.to_owned())])
+    }
+
     /// Puts back whatever has changed since.
     pub fn restore(&self) -> io::Result<()> {
         let mut result = Ok(());
