@@ -121,7 +121,7 @@ pub(super) enum Command {
     Image(ImageCommand),
     /// Say which fields of a manifest haled takes: their kind, default, range, and what they do.
     #[command(after_help = "Examples:\n  halectl explain probe\n  \
-        halectl explain pod.spec.containers.livenessProbe\n  halectl explain pod --recursive")]
+        halectl explain pod.spec.volumes.emptyDir\n  halectl explain pod --recursive")]
     Explain(ExplainArgs),
     /// Print where the socket is taken from, and the settings that haled runs with.
     #[command(
@@ -174,9 +174,10 @@ pub(super) enum ObjectFormat {
 
 #[derive(Debug, Args)]
 pub(super) struct ExplainArgs {
-    /// probe, pod, or the path of a field: pod.spec.containers.image.
+    /// pod, probe, configmap, secret, or the path of a field: pod.spec.containers.image. Not
+    /// given: what there is.
     #[arg(add = ArgValueCompleter::new(complete::fields))]
-    pub(super) path: String,
+    pub(super) path: Option<String>,
     /// Everything below it, too.
     #[arg(long, short = 'R')]
     pub(super) recursive: bool,

@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use super::{objects, one_of};
+use super::objects;
+use super::schema::{
+    CAPABILITIES, CONTAINER_SECURITY, POD_SECURITY, SECCOMP_PROFILE, SYSCTL,
+};
 use crate::health::fields::{Mistakes, Object};
 use crate::manifest::OWN_IDS;
 use crate::oci::model::{CapabilityRequest, Profile, Security, UserRequest};
 
-/// In both.
-const SHARED: &[&str] = &["runAsUser", "runAsGroup", "runAsNonRoot", "seccompProfile"];
-const POD: &[&str] = &["fsGroup", "supplementalGroups", "sysctls"];
 const POD_LATER: &[&str] = &[
     "appArmorProfile",
     "fsGroupChangePolicy",
@@ -17,13 +17,6 @@ const POD_LATER: &[&str] = &[
     "seLinuxOptions",
     "supplementalGroupsPolicy",
     "windowsOptions",
-];
-const CONTAINER: &[&str] = &[
-    "allowPrivilegeEscalation",
-    "capabilities",
-    "privileged",
-    "procMount",
-    "readOnlyRootFilesystem",
 ];
 const CONTAINER_LATER: &[&str] = &["appArmorProfile", "seLinuxOptions", "windowsOptions"];
 /// The highest uid and gid, as in Kubernetes.
@@ -57,7 +50,7 @@ impl PodSecurity {
         let Some(object) = spec.object("securityContext", mistakes) else {
             return Self { most, ..Self::default() };
         };
-        object.only(&[SHARED, POD].concat(), POD_LATER, mistakes);
+        object.known(POD_SECURITY, POD_LATER, mistakes);
         let mut groups = Vec::new();
         for (path, value) in object.list("supplementalGroups", mistakes) {
             match value.as_u64().filter(|id| *id <= most) {
@@ -67,7 +60,7 @@ impl PodSecurity {
         }
         let mut sysctls = BTreeMap::new();
         for sysctl in objects(&object, "sysctls", mistakes) {
-            sysctl.only(&["name", "value"], &[], mistakes);
+            sysctl.known(SYSCTL, &[], mistakes);
             let name = sysctl.required("name", mistakes);
             let value = sysctl.required("value", mistakes);
             // Written with slashes or dots, as in Kubernetes.
@@ -108,7 +101,7 @@ pub(super) fn security(
     let mut path = object.path.clone();
     if let Some(own) = own {
         path.clone_from(&own.path);
-        own.only(&[SHARED, CONTAINER].concat(), CONTAINER_LATER, mistakes);
+        own.known(CONTAINER_SECURITY, CONTAINER_LATER, mistakes);
         shared = Shared::read(&own, pod.most, mistakes);
         let flag = |name, mistakes: &mut Mistakes| own.boolean(name, mistakes);
         security.privileged = flag("privileged", mistakes).unwrap_or(false);
@@ -126,7 +119,7 @@ pub(super) fn security(
             let what = "can't be false for a container that is privileged or has SYS_ADMIN";
             mistakes.add(own.at("allowPrivilegeEscalation"), what);
         }
-        one_of(&own, "procMount", &["Default"], mistakes);
+        own.word(CONTAINER_SECURITY, "procMount", mistakes);
     }
     let user = shared.user.or(pod.shared.user);
     let non_root = shared.non_root.or(pod.shared.non_root).unwrap_or(false);
@@ -154,7 +147,7 @@ fn capabilities(object: &Object<'_>, mistakes: &mut Mistakes) -> CapabilityReque
     let Some(capabilities) = object.object("capabilities", mistakes) else {
         return CapabilityRequest::default();
     };
-    capabilities.only(&["add", "drop"], &[], mistakes);
+    capabilities.known(CAPABILITIES, &[], mistakes);
     CapabilityRequest {
         add: capabilities.strings("add", mistakes),
         drop: capabilities.strings("drop", mistakes),
@@ -164,10 +157,9 @@ fn capabilities(object: &Object<'_>, mistakes: &mut Mistakes) -> CapabilityReque
 
 fn seccomp(object: &Object<'_>, mistakes: &mut Mistakes) -> Option<Profile> {
     let profile = object.object("seccompProfile", mistakes)?;
-    profile.only(&["type", "localhostProfile"], &[], mistakes);
+    profile.known(SECCOMP_PROFILE, &[], mistakes);
     profile.required("type", mistakes)?;
-    let kinds = ["RuntimeDefault", "Unconfined", "Localhost"];
-    let kind = one_of(&profile, "type", &kinds, mistakes)?;
+    let kind = profile.word(SECCOMP_PROFILE, "type", mistakes)?;
     let local = profile.string("localhostProfile", mistakes);
     match (kind, local) {
         ("Localhost", Some(path))
