@@ -7,6 +7,7 @@ mod tests;
 
 use std::path::PathBuf;
 
+use clap::error::{ContextKind, ContextValue};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::ArgValueCompleter;
 
@@ -101,7 +102,7 @@ pub(super) enum Command {
     Cp(CopyArgs),
     /// Stop and remove pods; ends when they are gone.
     #[command(after_help = "Examples:\n  halectl delete pod web\n  halectl delete -f pod.yaml\n  \
-        halectl delete pods -l app=web --grace-period 0")]
+        halectl delete pods -l app=web --now\n  halectl delete pod web --force")]
     Delete(DeleteArgs),
     /// Show what happened to pods.
     #[command(after_help = "Examples:\n  halectl events web\n  halectl events -w -A\n  \
@@ -142,6 +143,37 @@ pub(super) enum Command {
         /// It must be there.
         dir: PathBuf,
     },
+}
+
+/// Commands of kubectl, podman, docker, nerdctl and crictl, and what does the same here.
+const ELSEWHERE: [(&str, &str); 16] = [
+    ("cat", "logs"),
+    ("create", "apply"),
+    ("import", "image import"),
+    ("inspect", "image inspect"),
+    ("inspecti", "image inspect"),
+    ("inspectp", "describe pods"),
+    ("kube", "apply"),
+    ("load", "image import"),
+    ("play", "apply"),
+    ("pods", "get pods"),
+    ("ps", "get pods"),
+    ("pull", "image pull"),
+    ("rmi", "image rm"),
+    ("rmp", "delete pods"),
+    ("save", "image export"),
+    ("stats", "top"),
+];
+
+/// A mistake of the command line; one that is a command elsewhere says what it is here.
+pub(super) fn hinted(mut error: clap::Error) -> clap::Error {
+    if let Some(ContextValue::String(typed)) = error.get(ContextKind::InvalidSubcommand)
+        && let Some((_, here)) = ELSEWHERE.iter().find(|(elsewhere, _)| elsewhere == typed)
+    {
+        let here = ContextValue::Strings(vec![(*here).to_owned()]);
+        error.insert(ContextKind::SuggestedSubcommand, here);
+    }
+    error
 }
 
 #[derive(Debug, Args)]
