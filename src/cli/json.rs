@@ -51,6 +51,7 @@ pub(super) fn object(pod: &Pod) -> Value {
         ("uid", text(&pod.uid)),
         ("creationTimestamp", time(pod.created_at)),
         ("deletionTimestamp", time(pod.deletion_at)),
+        ("deletionGracePeriodSeconds", pod.deletion_grace_seconds.map(Value::from)),
     ]));
     json!({
         "apiVersion": "v1",

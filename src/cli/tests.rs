@@ -379,7 +379,9 @@ fn a_deletion_has_its_time() {
     let mut pod = liveness();
     assert!(!json::pods(&[pod.clone()], true).contains("deletionTimestamp"));
     pod.deletion_at = NOW + 30 * SECOND;
+    pod.deletion_grace_seconds = Some(30);
     let text = json::pods(&[pod], true);
+    assert!(text.contains(r#""deletionGracePeriodSeconds": 30"#), "{text}");
     assert!(text.contains(r#""deletionTimestamp": "2026-01-02T03:04:35Z""#), "{text}");
 }
 

@@ -298,6 +298,7 @@ async fn a_pod_that_is_being_deleted_says_until_when() {
         assert!((before..=until).contains(&asked), "{asked} isn't in {before}..{until}");
         let (_, yaml) = halectl(&daemon, Path::new("/"), &["get", "pod", "pod", "-o", "yaml"]);
         assert!(yaml.contains("\n  deletionTimestamp: "), "{yaml}");
+        assert!(yaml.contains("\n  deletionGracePeriodSeconds: 600\n"), "{yaml}");
         daemon.exec(&running.containers[0].id, &["touch", "/tmp/end"]).await;
     };
     tokio::join!(delete(&daemon, "pod"), deleted);

@@ -117,6 +117,7 @@ fn of_managed(managed: &Managed, sandboxes: &Sandboxes) -> wire::Pod {
         conditions: managed.conditions.iter().map(condition_of).collect(),
         manifest: plan.document.to_string(),
         deletion_at: managed.delete_at,
+        deletion_grace_seconds: managed.delete_grace_seconds,
         node_name: node::name(),
     }
 }
