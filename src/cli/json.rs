@@ -106,11 +106,7 @@ fn condition(condition: &Condition) -> Value {
 
 fn container(container: &Container) -> Value {
     let started = time(container.started_at);
-    let reason = match container.reason.as_str() {
-        "" if container.exit_code == 0 => "Completed",
-        "" => "Error",
-        reason => reason,
-    };
+    let reason = status::reason_of_end(&container.reason, container.exit_code);
     let (state, detail) = match container.state.as_str() {
         "Running" => ("running", known([("startedAt", started.clone())])),
         "Terminated" => (

@@ -151,6 +151,8 @@ fn a_waiting_and_an_ended_container_are_described() {
     let mut waits = container("app", "Waiting", "CrashLoopBackOff");
     waits.message = "back-off 40s".into();
     waits.backoff_left_ms = Some(12_345);
+    waits.last =
+        Some(Attempt { exit_code: 3, finished_at: NOW - 20 * SECOND, ..Attempt::default() });
     let mut ended = container("job", "Terminated", "OOMKilled");
     ended.exit_code = 137;
     ended.finished_at = NOW - 5 * SECOND;
