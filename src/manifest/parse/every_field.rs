@@ -39,9 +39,10 @@ fn place(path: &str) -> String {
     ] {
         place = place.replace(one, all);
     }
-    // It is one and the same on both levels.
-    let profile = "securityContext.seccompProfile";
-    if place.ends_with(profile) { profile.to_owned() } else { place }
+    // They are one and the same on both levels.
+    let shared = ["securityContext.seccompProfile", "securityContext.seLinuxOptions"];
+    let shared = shared.into_iter().find(|shared| place.ends_with(shared));
+    shared.map_or(place, str::to_owned)
 }
 
 /// The fields that may be there, and those that are.

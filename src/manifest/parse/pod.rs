@@ -96,6 +96,7 @@ pub(super) fn pod(
     let mut sandbox = sandbox(&spec, &name, &namespace, mistakes);
     sandbox.dns = own_dns;
     sandbox.sysctls.clone_from(&security.sysctls);
+    sandbox.selinux = security.selinux();
     let names: BTreeSet<String> = volume_names(&spec);
     let amounts = all_amounts(&spec);
     let restart = restart_policy(&spec, SPEC, mistakes).unwrap_or_default();

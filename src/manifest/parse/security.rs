@@ -4,21 +4,20 @@ use std::collections::BTreeMap;
 
 use super::objects;
 use super::schema::{
-    CAPABILITIES, CONTAINER_SECURITY, POD_SECURITY, SECCOMP_PROFILE, SYSCTL,
+    CAPABILITIES, CONTAINER_SECURITY, POD_SECURITY, SECCOMP_PROFILE, SELINUX_OPTIONS, SYSCTL,
 };
 use crate::health::fields::{Mistakes, Object};
 use crate::manifest::OWN_IDS;
-use crate::oci::model::{CapabilityRequest, Profile, Security, UserRequest};
+use crate::oci::model::{CapabilityRequest, Profile, Security, SelinuxOptions, UserRequest};
 
 const POD_LATER: &[&str] = &[
     "appArmorProfile",
     "fsGroupChangePolicy",
     "seLinuxChangePolicy",
-    "seLinuxOptions",
     "supplementalGroupsPolicy",
     "windowsOptions",
 ];
-const CONTAINER_LATER: &[&str] = &["appArmorProfile", "seLinuxOptions", "windowsOptions"];
+const CONTAINER_LATER: &[&str] = &["appArmorProfile", "windowsOptions"];
 /// The highest uid and gid, as in Kubernetes.
 const MAX_ID: u64 = i32::MAX as u64;
 /// The same in a pod with users of its own: it has no others.
@@ -31,6 +30,8 @@ struct Shared {
     group: Option<u32>,
     non_root: Option<bool>,
     seccomp: Option<Profile>,
+    /// A container's takes the place of the pod's whole.
+    selinux: Option<SelinuxOptions>,
 }
 
 /// A pod's securityContext.
@@ -45,6 +46,11 @@ pub(super) struct PodSecurity {
 }
 
 impl PodSecurity {
+    /// Of the pod's own process, and of containers that say nothing else.
+    pub(super) fn selinux(&self) -> SelinuxOptions {
+        self.shared.selinux.clone().unwrap_or_default()
+    }
+
     pub(super) fn read(spec: &Object<'_>, mistakes: &mut Mistakes) -> Self {
         let most = if own_users(spec) { MAX_OWN_ID } else { MAX_ID };
         let Some(object) = spec.object("securityContext", mistakes) else {
@@ -80,6 +86,7 @@ impl Shared {
             group: id(object, "runAsGroup", most, mistakes),
             non_root: object.boolean("runAsNonRoot", mistakes),
             seccomp: seccomp(object, mistakes),
+            selinux: selinux(object, mistakes),
         }
     }
 }
@@ -136,6 +143,7 @@ pub(super) fn security(
     // haled's default for a pod nobody else looks after, as a kubelet with SeccompDefault has it.
     let seccomp = shared.seccomp.or_else(|| pod.shared.seccomp.clone());
     security.seccomp = seccomp.unwrap_or(Profile::RuntimeDefault);
+    security.selinux = shared.selinux.or_else(|| pod.shared.selinux.clone()).unwrap_or_default();
     (security, non_root)
 }
 
@@ -153,6 +161,25 @@ fn capabilities(object: &Object<'_>, mistakes: &mut Mistakes) -> CapabilityReque
         drop: capabilities.strings("drop", mistakes),
         ambient: Vec::new(),
     }
+}
+
+/// Which parts a label can have is said by the room that makes it.
+fn selinux(object: &Object<'_>, mistakes: &mut Mistakes) -> Option<SelinuxOptions> {
+    let options = object.object("seLinuxOptions", mistakes)?;
+    options.known(SELINUX_OPTIONS, &[], mistakes);
+    let mut part = |name: &str| {
+        let part = options.string(name, mistakes).unwrap_or_default();
+        if !SelinuxOptions::can_have(name, &part) {
+            mistakes.add(options.at(name), format!("{part:?} is no part of an SELinux label"));
+        }
+        part
+    };
+    Some(SelinuxOptions {
+        user: part("user"),
+        role: part("role"),
+        kind: part("type"),
+        level: part("level"),
+    })
 }
 
 fn seccomp(object: &Object<'_>, mistakes: &mut Mistakes) -> Option<Profile> {

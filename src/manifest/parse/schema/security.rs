@@ -13,11 +13,18 @@ const NON_ROOT: &str = "With true nothing of it is started as root.";
 const SECCOMP: Field =
     Field::new("seccompProfile", Shape::Object(SECCOMP_PROFILE), "Which system calls it may make.");
 
+const SELINUX: Field = Field::new(
+    "seLinuxOptions",
+    Shape::Object(SELINUX_OPTIONS),
+    "Its SELinux label; without effect where SELinux isn't active.",
+);
+
 pub(in crate::manifest::parse) const POD_SECURITY: &[Field] = &[
     USER,
     GROUP,
     Field::new("runAsNonRoot", Shape::Flag("false"), NON_ROOT),
     SECCOMP,
+    SELINUX,
     Field::new("fsGroup", ID, "Owns the files of its volumes, and is among its groups."),
     Field::new("supplementalGroups", Shape::Numbers(0, MOST_ID), "Groups beside the user's."),
     Field::new(
@@ -31,6 +38,7 @@ pub(in crate::manifest::parse) const CONTAINER_SECURITY: &[Field] = &[
     GROUP,
     Field::new("runAsNonRoot", Shape::Flag("the pod's"), NON_ROOT),
     SECCOMP,
+    SELINUX,
     Field::new(
         "allowPrivilegeEscalation",
         Shape::Flag("true"),
@@ -69,4 +77,14 @@ pub(in crate::manifest::parse) const SYSCTL: &[Field] = &[
 pub(in crate::manifest::parse) const CAPABILITIES: &[Field] = &[
     Field::new("add", Shape::Texts, "NET_ADMIN, or ALL; beside the usual 14."),
     Field::new("drop", Shape::Texts, "MKNOD, or ALL."),
+];
+pub(in crate::manifest::parse) const SELINUX_OPTIONS: &[Field] = &[
+    Field::new("user", Shape::Text("the policy's"), "Also of its files."),
+    Field::new("role", Shape::Text("the policy's"), "Of its processes."),
+    Field::new("type", Shape::Text("the policy's"), "Of its processes: container_t."),
+    Field::new(
+        "level",
+        Shape::Text("two categories that no other pod has"),
+        "Also of its files: s0:c1,c2.",
+    ),
 ];
