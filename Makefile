@@ -89,7 +89,7 @@ conformance-vm: setup build helpers ## in a virtual machine: critest's specs of 
 	HALED=$(abspath target/release/haled) HALED_HELPERS=$(HALED_HELPER_DIR) integration/vm/conformance
 
 .PHONY: fuzz-smoke
-fuzz-smoke: toolchain ## by hand, not in .ci/run: each fuzz target for a few seconds (fuzz/run: longer)
+fuzz-smoke: toolchain ## each fuzz target for a few seconds (fuzz/run: longer)
 	@command -v c++ >/dev/null || integration/packages g++
 	@CARGO='$(CARGO)' fuzz/run 5
 

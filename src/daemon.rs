@@ -173,6 +173,11 @@ async fn serve(config: Config, mut reload: Reload) -> Result<(), String> {
     // Those who follow would hold the end up to its limit.
     services.changes.close();
     let served = tokio::time::timeout(DRAIN, serving).await;
+    if let Some(plugins) = &services.nri
+        && tokio::time::timeout(DRAIN, plugins.dismiss()).await.is_err()
+    {
+        tracing::warn!(seconds = DRAIN.as_secs(), "NRI plugins are cut off");
+    }
     if let Err(error) = std::fs::remove_file(&config.listen) {
         tracing::warn!(listen = %config.listen.display(), %error, "cannot delete the socket");
     }

@@ -510,3 +510,74 @@ async fn hostile_connections_harm_nobody() {
     assert_eq!(plugin.of(&pod), ["RunPodSandbox"]);
     daemon.until("the idle one's end", || daemon.log().contains("did not register within")).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn plugins_are_told_that_haled_stops_and_end_in_order() {
+    let mut daemon = daemon("").await;
+    let dir = place(&daemon);
+    let connected = Plugin::start(&daemon, "20", "connected", json!({})).await;
+    let id = daemon.run(&daemon.host_sandbox("stays")).await;
+    assert!(daemon.terminate(), "haled ended badly");
+    let shutdowns = |out: &Path| {
+        let lines = lines(out);
+        assert_eq!(lines.last().unwrap()["event"], "Shutdown", "{lines:?}");
+        lines.iter().filter(|line| line["event"] == "Shutdown").count()
+    };
+    assert_eq!(shutdowns(&connected.out), 1);
+    assert!(!daemon.log().contains("took no leave"), "{}", daemon.log());
+    drop(connected);
+
+    // One that is installed ends by itself, and the next daemon starts it anew.
+    std::fs::create_dir_all(dir.join("plugins")).unwrap();
+    std::fs::create_dir_all(dir.join("conf.d")).unwrap();
+    std::os::unix::fs::symlink(&*PLUGIN, dir.join("plugins/10-installed")).unwrap();
+    let out = dir.join("installed.out");
+    std::fs::write(dir.join("conf.d/10-installed.conf"), json!({"Out": out}).to_string()).unwrap();
+    daemon.launch().await;
+    event_in(&daemon, &out, "Synchronize").await;
+    assert!(daemon.terminate(), "haled ended badly");
+    assert_eq!(shutdowns(&out), 1);
+    assert!(!daemon.log().contains("doesn't end and is killed"), "{}", daemon.log());
+    daemon.launch().await;
+    daemon
+        .until("the plugin's second start", || {
+            lines(&out).iter().filter(|line| line["event"] == "Synchronize").count() == 2
+        })
+        .await;
+    daemon.stop_pod(&id).await;
+    daemon.remove_pod(&id).await;
+    daemon.nothing_is_left().await;
+    std::fs::remove_dir_all(dir).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plugin_has_containers_evicted() {
+    let daemon = daemon("").await;
+    let dir = place(&daemon);
+    let sandbox = daemon.run(&daemon.host_sandbox("evicts")).await;
+    let first = daemon.run_container(&sandbox, sleeper("noisy")).await;
+    let ended = async |id: &str| {
+        daemon.exited(id).await;
+        let reason = format!("container={id} reason=\"too noisy\"");
+        let told = daemon
+            .log()
+            .lines()
+            .any(|line| line.contains("evicts a container") && line.contains(&reason));
+        assert!(told, "{}", daemon.log());
+    };
+    // By a call of its own.
+    let evictor = Plugin::begin(&daemon, "10", "evictor", json!({"Evict": "noisy"}));
+    assert_eq!(evictor.event(&daemon, "Asked").await["text"], "0 failed, <nil>");
+    ended(&first).await;
+    // As part of its answer to another's creation.
+    let later = Plugin::start(&daemon, "20", "later", json!({"Evict": "second"})).await;
+    let second = daemon.run_container(&sandbox, sleeper("second")).await;
+    let third = daemon.create(&sandbox, sleeper("third")).await.unwrap();
+    ended(&second).await;
+    start(&daemon, &third).await.unwrap();
+    drop((evictor, later));
+    daemon.stop_pod(&sandbox).await;
+    daemon.remove_pod(&sandbox).await;
+    daemon.nothing_is_left().await;
+    std::fs::remove_dir_all(dir).unwrap();
+}

@@ -174,7 +174,7 @@ mod tests {
     fn what_haled_answered_is_told_plainly() {
         let told = |status| match Failure::from(status) {
             Failure::Message(message) => message,
-            Failure::ReaderGone => panic!(),
+            other => panic!("{other:?}"),
         };
         assert_eq!(told(Status::not_found("no pod \"a\"")), "no pod \"a\"");
         let empty = told(Status::deadline_exceeded(""));

@@ -72,13 +72,12 @@ pub(super) fn namespaces(current: &OsStr) -> Vec<Candidate> {
 /// Paths of fields that can be explained.
 pub(super) fn fields(current: &OsStr) -> Vec<Candidate> {
     let typed = current.to_string_lossy();
-    let Some((above, _)) = typed.rsplit_once('.') else {
-        return starting(["pod", "probe"].map(Candidate::new).into(), current);
-    };
+    let above = typed.rsplit_once('.').map_or("", |(above, _)| above);
     let found = Line::read().ask(async |address| explain::field(address, above).await);
     let below = found.map(|field| field.fields).unwrap_or_default().into_iter();
     let candidate = |field: Field| {
-        Candidate::new(format!("{above}.{}", field.name)).help(Some(field.about.into()))
+        let dot = if above.is_empty() { "" } else { "." };
+        Candidate::new(format!("{above}{dot}{}", field.name)).help(Some(field.about.into()))
     };
     starting(below.map(candidate).collect(), current)
 }

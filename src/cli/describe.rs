@@ -1,6 +1,5 @@
 //! A pod in full, as text.
 
-use std::collections::HashMap;
 use std::fmt::Write as _;
 
 use crate::proto::haled::{Container, Event, Pod, ProbeStatus};
@@ -21,8 +20,8 @@ pub(super) fn describe(pod: &Pod, events: &[Event], now: i64) -> String {
     field(&mut text, 0, "Sandbox", &pod.sandbox_id);
     field(&mut text, 0, "Origin", &pod.origin);
     field(&mut text, 0, "Created", &moment(pod.created_at, now));
-    pairs(&mut text, "Labels", &pod.labels);
-    pairs(&mut text, "Annotations", &pod.annotations);
+    field(&mut text, 0, "Labels", &status::labels(pod).join("\n"));
+    field(&mut text, 0, "Annotations", &status::pairs(&pod.annotations).join("\n"));
     field(&mut text, 0, "Status", &status::status(pod));
     if !pod.reason.is_empty() {
         field(&mut text, 0, "Reason", &pod.reason);
@@ -72,6 +71,11 @@ fn describe_container(text: &mut String, container: &Container, now: i64) {
     }
     if !container.message.is_empty() {
         field(text, 4, "Message", &container.message);
+    }
+    if let Some(last) = &container.last {
+        let reason = status::reason_of_end(&last.reason, last.exit_code);
+        let when = moment(last.finished_at, now);
+        field(text, 4, "Last state", &format!("ended with {}: {reason}, {when}", last.exit_code));
     }
     if let Some(left) = container.backoff_left_ms {
         field(text, 4, "Next start", &format!("in {}", span(i128::from(left) * 1_000_000)));
@@ -123,13 +127,6 @@ fn field(text: &mut String, indent: usize, name: &str, value: &str) {
     };
     text.push_str(&line);
     text.push('\n');
-}
-
-/// Labels or annotations, by name.
-fn pairs(text: &mut String, name: &str, map: &HashMap<String, String>) {
-    let mut pairs: Vec<String> = map.iter().map(|(key, value)| format!("{key}={value}")).collect();
-    pairs.sort_unstable();
-    field(text, 0, name, &pairs.join("\n"));
 }
 
 /// `2026-01-02T03:04:05Z (5m ago)`.

@@ -12,15 +12,18 @@ use super::{Failure, Outcome};
 
 /// How far what is below is set in.
 const INDENT: usize = 2;
+/// The columns that lines are kept in, where their words allow.
+const WIDTH: usize = 96;
 
 /// `halectl explain`.
 pub(super) async fn explain(address: &Address, args: ExplainArgs) -> Outcome {
-    let field = field(address, &args.path).await?;
-    print(text(&args.path, &field, args.recursive))?;
+    let path = args.path.unwrap_or_default();
+    let field = field(address, &path).await?;
+    print(text(&path, &field, args.recursive))?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// A field with all that are below it.
+/// A field with all that are below it; of the empty path, all that can be explained.
 pub(super) async fn field(address: &Address, path: &str) -> Result<Field, Failure> {
     let request = ExplainRequest { path: path.to_owned() };
     let answer = client::haled(address).await?.explain(request).await?.into_inner();
@@ -30,6 +33,10 @@ pub(super) async fn field(address: &Address, path: &str) -> Result<Field, Failur
 /// The field in full, and those below it.
 fn text(path: &str, field: &Field, recursive: bool) -> String {
     let mut text = String::new();
+    if path.is_empty() {
+        below(&mut text, field, 0, recursive);
+        return text;
+    }
     one(&mut text, path, field, 0);
     if !field.fields.is_empty() {
         text.push_str("\nFIELDS\n");
@@ -56,7 +63,48 @@ fn one(text: &mut String, name: &str, field: &Field, indent: usize) {
         ("", default) => format!("  default {default}"),
         (allowed, default) => format!("  {allowed}; default {default}"),
     };
-    let (about, deeper) = (&field.about, indent + INDENT);
-    writeln!(text, "{:indent$}{name}{kind}{limits}\n{:deeper$}{about}", "", "")
-        .expect("a String takes every write");
+    let head = format!("{name}{kind}{limits}");
+    wrap(text, &head, indent, indent + 2 * INDENT);
+    wrap(text, &field.about, indent + INDENT, indent + INDENT);
+}
+
+/// A paragraph, set in: its first line, and those that follow. Only single spaces are broken.
+fn wrap(text: &mut String, paragraph: &str, first: usize, rest: usize) {
+    let mut line = " ".repeat(first);
+    for (at, word) in paragraph.split(' ').enumerate() {
+        let fits = line.chars().count() + 1 + word.chars().count() <= WIDTH;
+        if at > 0 && !word.is_empty() && !fits {
+            writeln!(text, "{}", line.trim_end()).expect("a String takes every write");
+            line = " ".repeat(rest);
+        } else if at > 0 {
+            line.push(' ');
+        }
+        line.push_str(word);
+    }
+    writeln!(text, "{line}").expect("a String takes every write");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_lines_are_broken_and_short_ones_left() {
+        let words = |count: usize| vec!["word"; count].join(" ");
+        let field = Field {
+            name: "a".into(),
+            kind: "string".into(),
+            allowed: words(30),
+            about: words(30),
+            ..Field::default()
+        };
+        let text = text("a", &field, false);
+        let [head, more, about, end] = text.lines().collect::<Vec<_>>()[..] else {
+            panic!("{text}");
+        };
+        assert!(head.starts_with("a  <string>  word word") && more.starts_with("    word"));
+        assert!(about.starts_with("  word") && end.starts_with("  word"));
+        assert!(text.lines().all(|line| line.chars().count() <= WIDTH), "{text}");
+        assert_eq!(text.matches("word").count(), 60);
+    }
 }

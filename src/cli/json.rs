@@ -51,6 +51,7 @@ pub(super) fn object(pod: &Pod) -> Value {
         ("uid", text(&pod.uid)),
         ("creationTimestamp", time(pod.created_at)),
         ("deletionTimestamp", time(pod.deletion_at)),
+        ("deletionGracePeriodSeconds", pod.deletion_grace_seconds.map(Value::from)),
     ]));
     json!({
         "apiVersion": "v1",
@@ -105,11 +106,7 @@ fn condition(condition: &Condition) -> Value {
 
 fn container(container: &Container) -> Value {
     let started = time(container.started_at);
-    let reason = match container.reason.as_str() {
-        "" if container.exit_code == 0 => "Completed",
-        "" => "Error",
-        reason => reason,
-    };
+    let reason = status::reason_of_end(&container.reason, container.exit_code);
     let (state, detail) = match container.state.as_str() {
         "Running" => ("running", known([("startedAt", started.clone())])),
         "Terminated" => (

@@ -53,6 +53,8 @@ use options::{Command, ImageCommand, Options};
 enum Failure {
     /// To be told.
     Message(String),
+    /// A command line that says too little, or two things at once: why.
+    Usage(String),
     /// Whoever read our output has had enough, which is no failure: `halectl logs | head`.
     ReaderGone,
 }
@@ -63,7 +65,8 @@ type Outcome = Result<ExitCode, Failure>;
 /// Reads the command line, runs the command, tells what went wrong.
 pub fn run() -> ExitCode {
     shell::complete();
-    let matches = Options::command().get_matches();
+    let matches =
+        Options::command().try_get_matches().unwrap_or_else(|error| options::hinted(error).exit());
     let options = match Options::from_arg_matches(&matches) {
         Ok(options) => settled(options, &matches),
         Err(error) => error.format(&mut Options::command()).exit(),
@@ -85,7 +88,17 @@ pub fn run() -> ExitCode {
             output::complain(&message);
             ExitCode::FAILURE
         }
+        Err(Failure::Usage(why)) => misused(&matches, &why).exit(),
     }
+}
+
+/// What is told as a mistake of the command line, as those that clap finds by itself.
+fn misused(matches: &ArgMatches, why: &str) -> clap::Error {
+    let mut command = Options::command();
+    command.build();
+    let name = matches.subcommand_name().unwrap_or_default();
+    let command = command.find_subcommand_mut(name).expect("it was parsed");
+    command.error(clap::error::ErrorKind::MissingRequiredArgument, why)
 }
 
 /// Puts the socket in one place, with who says that it is there.

@@ -7,6 +7,7 @@ mod tests;
 
 use std::path::PathBuf;
 
+use clap::error::{ContextKind, ContextValue};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::ArgValueCompleter;
 
@@ -101,7 +102,7 @@ pub(super) enum Command {
     Cp(CopyArgs),
     /// Stop and remove pods; ends when they are gone.
     #[command(after_help = "Examples:\n  halectl delete pod web\n  halectl delete -f pod.yaml\n  \
-        halectl delete pods -l app=web --grace-period 0")]
+        halectl delete pods -l app=web --now\n  halectl delete pod web --force")]
     Delete(DeleteArgs),
     /// Show what happened to pods.
     #[command(after_help = "Examples:\n  halectl events web\n  halectl events -w -A\n  \
@@ -121,7 +122,7 @@ pub(super) enum Command {
     Image(ImageCommand),
     /// Say which fields of a manifest haled takes: their kind, default, range, and what they do.
     #[command(after_help = "Examples:\n  halectl explain probe\n  \
-        halectl explain pod.spec.containers.livenessProbe\n  halectl explain pod --recursive")]
+        halectl explain pod.spec.volumes.emptyDir\n  halectl explain pod --recursive")]
     Explain(ExplainArgs),
     /// Print where the socket is taken from, and the settings that haled runs with.
     #[command(
@@ -142,6 +143,37 @@ pub(super) enum Command {
         /// It must be there.
         dir: PathBuf,
     },
+}
+
+/// Commands of kubectl, podman, docker, nerdctl and crictl, and what does the same here.
+const ELSEWHERE: [(&str, &str); 16] = [
+    ("cat", "logs"),
+    ("create", "apply"),
+    ("import", "image import"),
+    ("inspect", "image inspect"),
+    ("inspecti", "image inspect"),
+    ("inspectp", "describe pods"),
+    ("kube", "apply"),
+    ("load", "image import"),
+    ("play", "apply"),
+    ("pods", "get pods"),
+    ("ps", "get pods"),
+    ("pull", "image pull"),
+    ("rmi", "image rm"),
+    ("rmp", "delete pods"),
+    ("save", "image export"),
+    ("stats", "top"),
+];
+
+/// A mistake of the command line; one that is a command elsewhere says what it is here.
+pub(super) fn hinted(mut error: clap::Error) -> clap::Error {
+    if let Some(ContextValue::String(typed)) = error.get(ContextKind::InvalidSubcommand)
+        && let Some((_, here)) = ELSEWHERE.iter().find(|(elsewhere, _)| elsewhere == typed)
+    {
+        let here = ContextValue::Strings(vec![(*here).to_owned()]);
+        error.insert(ContextKind::SuggestedSubcommand, here);
+    }
+    error
 }
 
 #[derive(Debug, Args)]
@@ -174,9 +206,10 @@ pub(super) enum ObjectFormat {
 
 #[derive(Debug, Args)]
 pub(super) struct ExplainArgs {
-    /// probe, pod, or the path of a field: pod.spec.containers.image.
+    /// pod, probe, configmap, secret, or the path of a field: pod.spec.containers.image. Not
+    /// given: what there is.
     #[arg(add = ArgValueCompleter::new(complete::fields))]
-    pub(super) path: String,
+    pub(super) path: Option<String>,
     /// Everything below it, too.
     #[arg(long, short = 'R')]
     pub(super) recursive: bool,

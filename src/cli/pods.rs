@@ -43,10 +43,15 @@ pub(super) async fn apply(address: &Address, namespace: Option<&str>, args: Appl
 
 /// `halectl get pods`.
 pub(super) async fn get(address: &Address, namespace: &str, args: GetArgs) -> Outcome {
-    let GetArgs { kind, names, among, output, watch } = args;
+    let GetArgs { kind, names, among, output, no_headers, show_labels, watch } = args;
     let names = kind.with(names);
     let pods = chosen(address, namespace, &names, &among).await?;
-    let view = View { output, one: names.len() == 1, full: among.all_namespaces };
+    let columns = Columns {
+        namespaces: among.all_namespaces,
+        wide: output == Some(Format::Wide),
+        labels: show_labels,
+    };
+    let view = View { output, one: names.len() == 1, columns, heading: !no_headers };
     if !watch {
         view.show(&pods, &place(namespace, &among))?;
         return Ok(ExitCode::SUCCESS);
@@ -83,8 +88,17 @@ struct View {
     output: Option<Format>,
     /// As one object, not as a list.
     one: bool,
-    /// With their namespaces.
-    full: bool,
+    columns: Columns,
+    /// The table has a first line with what its columns are.
+    heading: bool,
+}
+
+/// Columns of a table of pods, beside the usual ones.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Columns {
+    pub(super) namespaces: bool,
+    pub(super) wide: bool,
+    pub(super) labels: bool,
 }
 
 impl View {
@@ -103,7 +117,9 @@ impl View {
             complain(&format!("there are no pods{place}"));
             return Ok(());
         }
-        print(pod_table(pods, self.full, self.output == Some(Format::Wide), now()))
+        let table = pod_table(pods, self.columns, now());
+        let rows = table.split_once('\n').map_or("", |(_, rows)| rows);
+        print(if self.heading { &table } else { rows })
     }
 }
 
@@ -145,7 +161,7 @@ pub(super) async fn delete(
         let names = args.kind.map(|kind| kind.with(args.names)).unwrap_or_default();
         if names.is_empty() && args.among.selector.is_none() && !args.all {
             let why = "which pods? Name them, or say -l LABELS, --all or -f FILE";
-            return Err(Failure::Message(why.to_owned()));
+            return Err(Failure::Usage(why.to_owned()));
         }
         let pods = list(address).await?;
         if names.is_empty() {
@@ -171,10 +187,13 @@ pub(super) async fn delete(
             targets.extend(named_pods(&manifest, &source)?);
         }
     }
+    // kubectl's users write --force --grace-period=0.
+    let by_flag = args.force.then_some(0).or(args.now.then_some(1));
+    let grace_seconds = args.grace_period.or(by_flag);
     let mut haled = client::haled(address).await?;
     for (namespace, name) in targets {
         let told = object(&namespace, &name);
-        let request = DeleteRequest { namespace, name, grace_seconds: args.grace_period };
+        let request = DeleteRequest { namespace, name, grace_seconds };
         let deleted = match haled.delete(request).await {
             Err(status) if args.ignore_not_found && status.code() == Code::NotFound => continue,
             answer => answer.map_err(Failure::from),
@@ -185,7 +204,7 @@ pub(super) async fn delete(
                 complain(&message);
                 failed = true;
             }
-            Err(gone) => return Err(gone),
+            Err(other) => return Err(other),
         }
     }
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
@@ -240,13 +259,17 @@ pub(super) async fn list(address: &Address) -> Result<Vec<Pod>, Failure> {
 }
 
 /// The table of `get pods`. `now` is nanoseconds since the epoch.
-pub(super) fn pod_table(pods: &[Pod], namespaces: bool, wide: bool, now: i64) -> String {
+pub(super) fn pod_table(pods: &[Pod], columns: Columns, now: i64) -> String {
+    let Columns { namespaces, wide, labels } = columns;
     let mut heading = vec!["NAME", "READY", "STATUS", "RESTARTS", "AGE"];
     if namespaces {
         heading.insert(0, "NAMESPACE");
     }
     if wide {
         heading.extend(["IP", "ORIGIN", "SANDBOX"]);
+    }
+    if labels {
+        heading.push("LABELS");
     }
     let row = |pod: &Pod| {
         let restarts = match (status::restarts(pod), status::last_restart(pod)) {
@@ -259,12 +282,15 @@ pub(super) fn pod_table(pods: &[Pod], namespaces: bool, wide: bool, now: i64) ->
         if namespaces {
             row.insert(0, pod.namespace.clone());
         }
+        let or_none = |text: String| if text.is_empty() { "<none>".into() } else { text };
         if wide {
-            let or_none = |text: String| if text.is_empty() { "<none>".into() } else { text };
             let sandbox = pod.sandbox_id.get(..13).unwrap_or(&pod.sandbox_id);
             row.push(or_none(pod.ips.join(",")));
             row.push(or_none(pod.origin.clone()));
             row.push(or_none(sandbox.to_owned()));
+        }
+        if labels {
+            row.push(or_none(status::labels(pod).join(",")));
         }
         row
     };
@@ -282,7 +308,7 @@ fn object(namespace: &str, name: &str) -> String {
 fn refuse_namespace(namespace: Option<&str>) -> Result<(), Failure> {
     match namespace {
         None => Ok(()),
-        Some(_) => Err(Failure::Message(
+        Some(_) => Err(Failure::Usage(
             "--namespace says nothing about a manifest: set metadata.namespace in it".to_owned(),
         )),
     }

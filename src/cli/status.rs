@@ -1,5 +1,7 @@
 //! One word for a pod, and its numbers, by the rules of kubectl's columns.
 
+use std::collections::HashMap;
+
 use crate::proto::haled::{Container, Pod};
 
 /// The STATUS column: the pod's reason or phase, unless a container has something to say.
@@ -74,6 +76,29 @@ pub(super) fn ended(container: &Container) -> String {
         "" => format!("ExitCode:{}", container.exit_code),
         reason => reason.to_owned(),
     }
+}
+
+/// Why an attempt ended, where haled knows no better, in the kubelet's words.
+pub(super) fn reason_of_end(reason: &str, exit_code: i32) -> &str {
+    match reason {
+        "" if exit_code == 0 => "Completed",
+        "" => "Error",
+        reason => reason,
+    }
+}
+
+/// `key=value`, sorted.
+pub(super) fn pairs(map: &HashMap<String, String>) -> Vec<String> {
+    let mut pairs: Vec<String> = map.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    pairs.sort_unstable();
+    pairs
+}
+
+/// A pod's labels, but for those in which its own name and uid are noted for the CRI.
+pub(super) fn labels(pod: &Pod) -> Vec<String> {
+    let mut labels = pairs(&pod.labels);
+    labels.retain(|label| !label.starts_with("io.kubernetes.pod."));
+    labels
 }
 
 /// The READY column: `1/2`.

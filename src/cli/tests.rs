@@ -5,6 +5,7 @@ use crate::proto::haled::{
 };
 
 use super::options::TimeFormat;
+use super::pods::Columns;
 use super::wait::{Met, Wanted, judge};
 use super::{Failure, annotate, describe, events, health, image, json, logs, pods, status};
 
@@ -100,15 +101,16 @@ fn pods_are_a_table() {
         pod("done", "Succeeded", vec![container("a", "Terminated", "")]),
         pod("crash", "Running", vec![crashed, container("side", "Running", "")]),
     ];
-    insta::assert_snapshot!(pods::pod_table(&pods, false, false, NOW), @r"
+    insta::assert_snapshot!(pods::pod_table(&pods, Columns::default(), NOW), @r"
     NAME            READY   STATUS             RESTARTS      AGE
     liveness-exam   1/1     Running            2 (65s ago)   5m
     done            0/1     Completed          0             5m
     crash           1/2     CrashLoopBackOff   5 (65s ago)   5m
     ");
-    insta::assert_snapshot!(pods::pod_table(&pods[..1], true, true, NOW), @r"
-    NAMESPACE   NAME            READY   STATUS    RESTARTS      AGE   IP          ORIGIN     SANDBOX
-    default     liveness-exam   1/1     Running   2 (65s ago)   5m    10.88.0.7   manifest   fedcba9876543
+    let all = Columns { namespaces: true, wide: true, labels: true };
+    insta::assert_snapshot!(pods::pod_table(&pods[..1], all, NOW), @r"
+    NAMESPACE   NAME            READY   STATUS    RESTARTS      AGE   IP          ORIGIN     SANDBOX         LABELS
+    default     liveness-exam   1/1     Running   2 (65s ago)   5m    10.88.0.7   manifest   fedcba9876543   app=exam
     ");
 }
 
@@ -149,6 +151,8 @@ fn a_waiting_and_an_ended_container_are_described() {
     let mut waits = container("app", "Waiting", "CrashLoopBackOff");
     waits.message = "back-off 40s".into();
     waits.backoff_left_ms = Some(12_345);
+    waits.last =
+        Some(Attempt { exit_code: 3, finished_at: NOW - 20 * SECOND, ..Attempt::default() });
     let mut ended = container("job", "Terminated", "OOMKilled");
     ended.exit_code = 137;
     ended.finished_at = NOW - 5 * SECOND;
@@ -246,7 +250,7 @@ fn the_pods_of_a_manifest_are_named() {
     let named = |text: &str| match pods::named_pods(text.as_bytes(), "p.yaml") {
         Ok(pods) => Ok(pods),
         Err(Failure::Message(message)) => Err(message),
-        Err(Failure::ReaderGone) => panic!(),
+        Err(other) => panic!("{other:?}"),
     };
     let two = "apiVersion: v1\nkind: Pod\nmetadata:\n  name: a\nspec: {containers: []}\n---\n\
                kind: ConfigMap\nmetadata: {name: c}\n---\n---\nkind: Pod\nmetadata: {name: b, namespace: n}\n";
@@ -377,7 +381,9 @@ fn a_deletion_has_its_time() {
     let mut pod = liveness();
     assert!(!json::pods(&[pod.clone()], true).contains("deletionTimestamp"));
     pod.deletion_at = NOW + 30 * SECOND;
+    pod.deletion_grace_seconds = Some(30);
     let text = json::pods(&[pod], true);
+    assert!(text.contains(r#""deletionGracePeriodSeconds": 30"#), "{text}");
     assert!(text.contains(r#""deletionTimestamp": "2026-01-02T03:04:35Z""#), "{text}");
 }
 

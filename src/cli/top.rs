@@ -112,7 +112,7 @@ async fn screen(address: &Address, namespace: Option<&str>) -> Outcome {
     let (sender, mut news) = mpsc::channel(INBOX);
     // Before the screen: that haled can't be reached is told on the plain terminal.
     let mut feed = Feed::begin(address, namespace, sender).await?;
-    let colours = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    let colours = output::colours(true);
     let mut model = Model::new(namespace.map(str::to_owned));
     let failed = |error| Failure::Message(format!("cannot use this terminal: {error}"));
     let mut screen = Screen(ratatui::try_init().map_err(failed)?);

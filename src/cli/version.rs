@@ -61,10 +61,13 @@ fn text(answer: Option<&Answer>) -> String {
         let cri = format!("CRI {}", version.runtime_api_version);
         rows.push(vec![version.runtime_name.clone(), version.runtime_version.clone(), cri]);
         rows.extend(about.runtimes.iter().map(|runtime| {
-            let found =
-                if runtime.problem.is_empty() { &runtime.version } else { &runtime.problem };
             let default = if runtime.default { ", the default" } else { "" };
-            vec![runtime.handler.clone(), found.clone(), format!("{}{default}", runtime.path)]
+            // What is long stands last, where it widens no column.
+            let (version, more) = match runtime.problem.as_str() {
+                "" => (&*runtime.version, format!("{}{default}", runtime.path)),
+                problem => ("none", format!("{problem}{default}")),
+            };
+            vec![runtime.handler.clone(), version.to_owned(), more]
         }));
     }
     let lines = table(&["", "", ""], &rows);
@@ -93,4 +96,37 @@ fn runtime(runtime: &OciRuntime) -> Value {
         object[name] = text.clone().into();
     }
     object
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_runtime_that_is_missing_widens_no_column() {
+        let runtime = |handler: &str, version: &str, problem: &str| OciRuntime {
+            handler: handler.into(),
+            path: format!("/usr/bin/{handler}"),
+            version: version.into(),
+            problem: problem.into(),
+            default: handler == "runc",
+        };
+        let version = VersionResponse {
+            runtime_name: "haled".into(),
+            runtime_version: "1.2.3".into(),
+            runtime_api_version: "v1".into(),
+            ..VersionResponse::default()
+        };
+        let missing = "cannot run /usr/bin/crun: No such file or directory: install it";
+        let runtimes =
+            vec![runtime("crun", "", missing), runtime("runc", "runc version 1.3.3", "")];
+        let text = text(Some(&(version, AboutResponse { runtimes, ..Default::default() })));
+        let expected = format!(
+            "halectl   {OWN:18}\nhaled     1.2.3                CRI v1\n\
+             crun      none                 {missing}\n\
+             runc      runc version 1.3.3   /usr/bin/runc, the default\n"
+        );
+        let trimmed: Vec<&str> = expected.lines().map(str::trim_end).collect();
+        assert_eq!(text.lines().collect::<Vec<_>>(), trimmed);
+    }
 }

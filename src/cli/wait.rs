@@ -133,7 +133,7 @@ pub(super) async fn wait(address: &Address, namespace: &str, args: WaitArgs) -> 
     let names = args.kind.with(args.names);
     if names.is_empty() && args.among.selector.is_none() && !args.among.all_namespaces {
         let why = "for which pods? Name them, or say -l LABELS or -A";
-        return Err(Failure::Message(why.to_owned()));
+        return Err(Failure::Usage(why.to_owned()));
     }
     let mut never = false;
     let pods = pods::list(address).await?;

@@ -189,8 +189,13 @@ impl Haled for Face {
         request: Request<wire::ExplainRequest>,
     ) -> Result<Response<wire::ExplainResponse>, Status> {
         let path = request.into_inner().path;
-        let field = find(EXPLAINED, &path).map_err(Status::not_found)?;
-        Ok(Response::new(wire::ExplainResponse { field: Some(explained(field)) }))
+        let field = if path.is_empty() {
+            let fields = EXPLAINED.iter().map(explained).collect();
+            wire::Field { fields, ..wire::Field::default() }
+        } else {
+            explained(find(EXPLAINED, &path).map_err(Status::not_found)?)
+        };
+        Ok(Response::new(wire::ExplainResponse { field: Some(field) }))
     }
 }
 

@@ -1,16 +1,18 @@
-//! What the facts mean for pods: one function for each thing, all of them pure.
+//! What the facts mean for pods: one function for each thing, all of them pure. `programs` has
+//! those of others, `limits` what is a matter of numbers.
 
-use super::facts::{CONTROLLERS, Cgroups, Facts, Handler};
-use super::{Finding, limits};
+use super::facts::{CONTROLLERS, Cgroups, Facts};
+use super::{Finding, limits, programs};
 
 /// close_range(2) that marks descriptors (Linux 5.11) is the newest call that pods can't do without.
 const OLDEST_KERNEL: (u32, u32) = (5, 11);
-/// From here on overlayfs takes each layer by itself, 500 of them.
-const MANY_LAYERS: (u32, u32) = (6, 7);
-/// `exec --cgroup`, which time limits of probes rest on.
-const OLDEST_RUNC: &[u32] = &[1, 1, 0];
-/// Before it a container could reach the host's files by a leaked descriptor (CVE-2024-21626).
-const SAFE_RUNC: &[u32] = &[1, 1, 12];
+/// What a kernel before each of these can't do.
+const NEWER_KERNELS: [((u32, u32), &str); 3] = [
+    ((5, 12), "no recursively read-only mounts, no user namespaces for pods"),
+    ((6, 3), "no memory volumes or Secrets in pods with hostUsers: false"),
+    // From here on overlayfs takes each layer by itself, 500 of them.
+    ((6, 7), "images of over about 200 layers can't be mounted"),
+];
 /// Without one of these no container can be made.
 const CAPABILITIES: [&str; 12] = [
     "CAP_SYS_ADMIN",
@@ -29,30 +31,45 @@ const CAPABILITIES: [&str; 12] = [
 /// Every sandbox has these of its own.
 const NAMESPACES: [&str; 5] = ["ipc", "mnt", "net", "pid", "uts"];
 
+/// What a finding is called that says who asks, and what can't be seen for that.
+pub(super) const USER: &str = "user";
+
 /// All of them, in the order in which they are worth reading.
 pub(super) fn all(facts: &Facts) -> Vec<Finding> {
-    let mut findings = vec![
-        settings(facts),
-        capabilities(facts),
-        kernel(facts),
-        cgroups(&facts.cgroups),
-        namespaces(facts),
-        user_namespaces(facts),
-        overlay(facts),
-        seccomp(facts),
-        apparmor(facts),
-        selinux(facts),
-    ];
-    findings.extend(facts.handlers.iter().map(|(name, handler)| runtime(facts, name, handler)));
-    findings.extend([helpers(facts), network(facts), iptables(facts)]);
+    let mut findings = vec![settings(facts)];
+    // Whoever asks isn't who runs haled: what only that one can tell is left out, once.
+    if facts.root_user {
+        findings.push(capabilities(facts));
+    } else {
+        findings.push(user());
+    }
+    findings.extend([kernel(facts), cgroups(&facts.cgroups), namespaces(facts)]);
+    if facts.root_user {
+        findings.extend([user_namespaces(facts), overlay(facts)]);
+    }
+    findings.extend([seccomp(facts), apparmor(facts), selinux(facts)]);
+    let runtimes = facts.handlers.iter();
+    findings.extend(runtimes.map(|(name, handler)| programs::runtime(facts, name, handler)));
+    findings.extend([helpers(facts), programs::network(facts), programs::iptables(facts)]);
     findings.extend(limits::sysctls(facts));
     findings.extend([limits::root(facts), limits::state(facts)]);
-    findings.extend([clock(facts), criu(facts), socket(facts)]);
+    findings.extend([clock(facts), criu(facts)]);
+    if facts.root_user {
+        findings.push(socket(facts));
+    }
     findings
 }
 
+fn user() -> Finding {
+    Finding::note(
+        USER,
+        "not root: capabilities, user namespaces, overlayfs and the socket aren't looked at",
+        "sudo haled doctor",
+    )
+}
+
 /// How a program is installed here.
-fn install(facts: &Facts, package: &str) -> String {
+pub(super) fn install(facts: &Facts, package: &str) -> String {
     let is = |name: &str| facts.distribution.split_whitespace().any(|each| each == name);
     let command = match () {
         () if is("debian") || is("ubuntu") => "apt-get install",
@@ -81,11 +98,7 @@ fn capabilities(facts: &Facts) -> Finding {
     let lacks = |name: &&str| !facts.capabilities.contains(*name);
     let lacking: Vec<&str> = CAPABILITIES.iter().copied().filter(lacks).collect();
     if !lacking.is_empty() {
-        let remedy = if facts.root_user {
-            "run haled on the machine itself, or in a privileged container"
-        } else {
-            "sudo haled doctor (some of what follows is only seen by root)"
-        };
+        let remedy = "run haled on the machine itself, or in a privileged container";
         return Finding::problem(NAME, format!("lacks {}", lacking.join(", ")), remedy);
     }
     if lacks(&"CAP_SYS_RESOURCE") {
@@ -108,12 +121,16 @@ fn kernel(facts: &Facts) -> Finding {
     let version =
         (numbers.first().copied().unwrap_or_default(), numbers.get(1).copied().unwrap_or_default());
     if version < OLDEST_KERNEL {
-        let found = format!("{found}: older than 5.11");
-        return Finding::problem(NAME, found, "boot a newer kernel");
+        let found = format!(
+            "{found}: older than 5.11, whose close_range keeps the node's files out of containers"
+        );
+        return Finding::problem(NAME, found, "boot Linux 5.11 or newer, best 6.7");
     }
-    if version < MANY_LAYERS {
-        let found = format!("{found}: images of over about 200 layers can't be mounted");
-        return Finding::note(NAME, found, "boot Linux 6.7 or newer, if you have such images");
+    let lacking = NEWER_KERNELS.iter().filter(|(since, _)| version < *since);
+    let lacking: Vec<&str> = lacking.map(|(_, what)| *what).collect();
+    if !lacking.is_empty() {
+        let found = format!("{found}: {}", lacking.join("; "));
+        return Finding::note(NAME, found, "boot Linux 6.7 or newer, if pods need that");
     }
     Finding::ok(NAME, found)
 }
@@ -232,38 +249,6 @@ fn selinux(facts: &Facts) -> Finding {
     Finding::ok("SELinux", if facts.selinux { "active" } else { "not active" })
 }
 
-fn runtime(facts: &Facts, name: &str, handler: &Handler) -> Finding {
-    let title = format!("runtime {name}");
-    let file = handler.path.file_name().unwrap_or_default().to_string_lossy();
-    let version = match &handler.version {
-        Ok(version) => version,
-        Err(why) if name == facts.default_handler => {
-            return Finding::problem(&title, why, install(facts, &file));
-        }
-        Err(why) => {
-            let found = format!("{why}; only pods that ask for {name} need it");
-            return Finding::note(&title, found, install(facts, &file));
-        }
-    };
-    let found = format!("{version} ({})", handler.path.display());
-    if let Some(number) = version.strip_prefix("runc version ") {
-        let number = numbers(number);
-        if number.as_slice() < OLDEST_RUNC {
-            let found = format!("{found}: older than 1.1.0, exec and probes fail");
-            return Finding::problem(&title, found, install(facts, "runc"));
-        }
-        if number.as_slice() < SAFE_RUNC {
-            let found = format!("{found}: CVE-2024-21626, unless the distribution has mended it");
-            return Finding::note(&title, found, install(facts, "runc"));
-        }
-    }
-    if !handler.recursive_readonly {
-        let found = format!("{found}: no recursively read-only mounts");
-        return Finding::note(&title, found, "install a newer one, if pods ask for such mounts");
-    }
-    Finding::ok(&title, found)
-}
-
 fn helpers(facts: &Facts) -> Finding {
     match &facts.helpers {
         Ok(path) => {
@@ -271,33 +256,6 @@ fn helpers(facts: &Facts) -> Finding {
             Finding::ok("helpers", format!("in {}", dir.display()))
         }
         Err(why) => Finding::problem("helpers", why, "install haled whole: make install"),
-    }
-}
-
-fn network(facts: &Facts) -> Finding {
-    match &facts.network {
-        Ok(()) => Finding::ok("network", "configured, all of its CNI plugins are there"),
-        Err(why) if why.starts_with("no CNI configuration") => Finding::problem(
-            "network",
-            why,
-            "mkdir -p /etc/haled/config.d && printf '[network]\\ndefault_bridge = true\\n' > /etc/haled/config.d/network.toml",
-        ),
-        Err(why) => Finding::problem("network", why, install(facts, "containernetworking-plugins")),
-    }
-}
-
-fn iptables(facts: &Facts) -> Finding {
-    const NAME: &str = "iptables";
-    match (facts.programs.get(NAME), facts.default_bridge) {
-        (Some(path), _) => Finding::ok(NAME, path.display().to_string()),
-        (None, true) => {
-            let found = "not found: the built-in bridge needs it";
-            Finding::problem(NAME, found, install(facts, NAME))
-        }
-        (None, false) => {
-            let found = "not found: CNI plugins that masquerade or map ports may need it";
-            Finding::note(NAME, found, install(facts, NAME))
-        }
     }
 }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use caps::{CapSet, Capability};
 
-use crate::config::{Config, HandlerConfig};
+use crate::config::Config;
 use crate::daemon;
 use crate::network::Network;
 use crate::oci::{self, Runtime, RuntimeSettings};
@@ -53,7 +53,9 @@ pub(super) struct Facts {
     /// Programs that haled or its plugins start, where they are.
     pub(super) programs: BTreeMap<&'static str, PathBuf>,
     pub(super) helpers: Result<PathBuf, String>,
-    pub(super) network: Result<(), String>,
+    pub(super) network: Result<Plugins, String>,
+    /// `iptables --version`; `None`: it isn't there.
+    pub(super) iptables: Option<Result<String, String>>,
     pub(super) default_bridge: bool,
     /// By their path below /proc/sys; those that there are.
     pub(super) sysctls: BTreeMap<&'static str, u64>,
@@ -71,6 +73,8 @@ pub(super) struct Cgroups {
     pub(super) v2: bool,
     /// A unified hierarchy beside those of v1.
     pub(super) hybrid: bool,
+    /// And controllers in both.
+    pub(super) divided: bool,
     /// Of [`CONTROLLERS`]; in a machine of v1 `io` is `blkio`.
     pub(super) controllers: BTreeSet<String>,
     /// v2: those that the root hands down to the cgroups below it.
@@ -87,6 +91,15 @@ pub(super) struct Handler {
     pub(super) version: Result<String, String>,
     /// It mounts recursively read-only, by its own account.
     pub(super) recursive_readonly: bool,
+}
+
+/// What the pod network is made of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Plugins {
+    /// Of CNI, by the configuration.
+    pub(super) version: String,
+    /// Those that each plugin speaks by its own account, or why it gives none.
+    pub(super) speak: BTreeMap<String, Result<Vec<String>, String>>,
 }
 
 /// The file system of a directory, or of the nearest above it that is there.
@@ -110,7 +123,11 @@ impl Facts {
             .and_then(|_| daemon::helper(config, "haled-pause"));
         let capabilities = caps::read(None, CapSet::Effective)
             .map_err(|error| format!("cannot read this process's capabilities: {error}"))?;
-        let programs = ["iptables", "criu", "apparmor_parser"];
+        let programs = ["criu", "apparmor_parser"];
+        let executor = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|error| format!("cannot start: {error}"))?;
         let programs = programs.map(|name| oci::resolve_path(name).map(|path| (name, path)));
         Ok(Self {
             mistake,
@@ -127,12 +144,11 @@ impl Facts {
             selinux: selinux::is_active(),
             capabilities: capabilities.iter().map(Capability::to_string).collect(),
             default_handler: config.runtime.default_handler.clone(),
-            handlers: handlers(config)?,
+            handlers: executor.block_on(handlers(config)),
             programs: programs.into_iter().flatten().collect(),
             helpers,
-            network: Network::new(daemon::network_settings(config))
-                .ready()
-                .map_err(|error| error.to_string()),
+            network: executor.block_on(plugins(config)),
+            iptables: executor.block_on(iptables()),
             default_bridge: config.network.default_bridge,
             sysctls: SYSCTLS.iter().filter_map(|name| Some((*name, sysctl(name)?))).collect(),
             root: disk(&config.root),
@@ -167,10 +183,11 @@ fn cgroups() -> Cgroups {
     let there = |name: &&&'static str| {
         (v2 && **name == "devices") || cgroup::has_controller(known_as(name))
     };
-    let handed_down = unified
-        .as_ref()
-        .and_then(|root| std::fs::read_to_string(root.join("cgroup.subtree_control")).ok())
-        .unwrap_or_default();
+    let of_unified = |file: &str| {
+        let read = |root: &PathBuf| std::fs::read_to_string(root.join(file)).ok();
+        unified.as_ref().and_then(read).unwrap_or_default()
+    };
+    let handed_down = of_unified("cgroup.subtree_control");
     let some = if v2 { unified.clone() } else { cgroup::directory("memory", "/x") };
     let writable = some
         .and_then(|path| rustix::fs::statvfs(if v2 { &path } else { path.parent()? }).ok())
@@ -178,6 +195,7 @@ fn cgroups() -> Cgroups {
     Cgroups {
         v2,
         hybrid: !v2 && unified.is_some(),
+        divided: !v2 && !of_unified("cgroup.controllers").trim().is_empty(),
         controllers: CONTROLLERS.iter().filter(there).map(|&name| name.to_owned()).collect(),
         handed_down: handed_down.split_whitespace().map(str::to_owned).collect(),
         writable,
@@ -193,30 +211,48 @@ fn idmapped_mounts(config: &Config, helpers: &Result<PathBuf, String>) -> Result
     idmap::check(&dir, pause, &maps).map_err(|error| error.to_string())
 }
 
-fn handlers(config: &Config) -> Result<BTreeMap<String, Handler>, String> {
-    let executor = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| format!("cannot start: {error}"))?;
-    let look = |(name, handler): (&String, &HandlerConfig)| {
-        (name.clone(), executor.block_on(examine(name, handler)))
-    };
-    Ok(config.runtime.handlers.iter().map(look).collect())
+async fn handlers(config: &Config) -> BTreeMap<String, Handler> {
+    let mut handlers = BTreeMap::new();
+    for (name, handler) in &config.runtime.handlers {
+        handlers.insert(name.clone(), examine(name, &handler.path).await);
+    }
+    handlers
 }
 
-async fn examine(name: &str, handler: &HandlerConfig) -> Handler {
-    let path = &handler.path;
-    let runtime = Runtime {
-        name: name.to_owned(),
-        path: path.to_str().and_then(oci::resolve_path).unwrap_or_else(|| path.clone()),
-        // Neither is used by what is asked here.
-        root: PathBuf::new(),
-        keeper: PathBuf::new(),
-        settings: RuntimeSettings::default(),
+async fn examine(name: &str, path: &Path) -> Handler {
+    let Some(found) = path.to_str().and_then(oci::resolve_path) else {
+        let why = format!("not found at {}", path.display());
+        return Handler { path: path.to_owned(), version: Err(why), recursive_readonly: false };
     };
+    let runtime = program(name, found);
     let version = runtime.version().await.map_err(|error| error.to_string());
     let recursive_readonly = version.is_ok() && runtime.mounts_recursively_readonly().await;
     Handler { path: runtime.path, version, recursive_readonly }
+}
+
+/// A program that is only asked what it is.
+fn program(name: &str, path: PathBuf) -> Runtime {
+    Runtime {
+        name: name.to_owned(),
+        path,
+        // None of these is used for that.
+        root: PathBuf::new(),
+        keeper: PathBuf::new(),
+        settings: RuntimeSettings::default(),
+    }
+}
+
+/// The first line of its `--version`, or why there is none; `None`: it isn't there.
+async fn iptables() -> Option<Result<String, String>> {
+    let path = oci::resolve_path("iptables")?;
+    Some(program("iptables", path).version().await.map_err(|error| error.to_string()))
+}
+
+async fn plugins(config: &Config) -> Result<Plugins, String> {
+    let network = Network::new(daemon::network_settings(config));
+    network.ready().map_err(|error| error.to_string())?;
+    let (version, speak) = network.versions().await.map_err(|error| error.to_string())?;
+    Ok(Plugins { version, speak })
 }
 
 fn sysctl(name: &str) -> Option<u64> {

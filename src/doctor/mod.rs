@@ -1,11 +1,13 @@
 //! `haled doctor`: what this machine offers to pods and what it lacks, each with its remedy.
 //!
-//! `facts` looks at the machine and changes nothing on it. `checks` judges what was seen, purely.
+//! `facts` looks at the machine and changes nothing on it. `checks` judges what was seen, purely,
+//! with `programs` and `limits`.
 //! `report` writes it down. Nothing here mends anything: the remedies are the operator's to run.
 
 mod checks;
 mod facts;
 mod limits;
+mod programs;
 mod report;
 #[cfg(test)]
 mod tests;

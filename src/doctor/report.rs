@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
+use super::checks::USER;
 use super::{Finding, State};
 
 #[derive(Serialize)]
@@ -52,6 +53,9 @@ pub(super) fn text(findings: &[Finding], colours: bool) -> String {
         notes => format!(", {notes} notes"),
     };
     let sum = match count(State::Problem) {
+        0 if findings.iter().any(|finding| finding.name == USER) => {
+            format!("Nothing that can be seen without root stops pods{notes}.")
+        }
         0 => format!("Pods can run on this machine{notes}."),
         1 => format!("1 problem that stops pods{notes}."),
         problems => format!("{problems} problems that stop pods{notes}."),

@@ -1,11 +1,18 @@
 use std::collections::BTreeMap;
 
-use super::facts::{CONTROLLERS, Cgroups, Disk, Facts, Handler, SYSCTLS};
+use super::facts::{CONTROLLERS, Cgroups, Disk, Facts, Handler, Plugins, SYSCTLS};
 use super::{Finding, State, checks, report};
 
 fn handler(version: &str) -> Handler {
     let version = Ok(version.to_owned());
     Handler { path: "/usr/sbin/runc".into(), version, recursive_readonly: true }
+}
+
+/// A network of 1.0.0 whose plugins speak these.
+fn plugins(versions: &[&str]) -> Plugins {
+    let versions: Vec<String> = versions.iter().map(|&version| version.to_owned()).collect();
+    let speak = ["bridge", "host-local"].map(|name| (name.to_owned(), Ok(versions.clone())));
+    Plugins { version: "1.0.0".into(), speak: speak.into() }
 }
 
 /// A machine with all that pods could want.
@@ -19,7 +26,7 @@ fn whole() -> Facts {
         inodes: 1000,
         inodes_free: 900,
     };
-    let programs = ["iptables", "criu", "apparmor_parser"];
+    let programs = ["criu", "apparmor_parser"];
     Facts {
         mistake: None,
         root_user: true,
@@ -28,6 +35,7 @@ fn whole() -> Facts {
         cgroups: Cgroups {
             v2: true,
             hybrid: false,
+            divided: false,
             controllers: names(&CONTROLLERS),
             handed_down: names(&CONTROLLERS),
             writable: true,
@@ -43,7 +51,8 @@ fn whole() -> Facts {
         handlers: BTreeMap::from([("runc".into(), handler("runc version 1.3.3"))]),
         programs: programs.map(|name| (name, format!("/usr/sbin/{name}").into())).into(),
         helpers: Ok("/usr/libexec/haled/haled-pause".into()),
-        network: Ok(()),
+        network: Ok(plugins(&["0.4.0", "1.0.0"])),
+        iptables: Some(Ok("iptables v1.8.9 (nf_tables)".into())),
         default_bridge: true,
         sysctls: SYSCTLS.map(|name| (name, 1 << 22)).into(),
         root: Ok(disk("/var/lib/haled", "ext4")),
@@ -66,6 +75,7 @@ fn poor() -> Facts {
     let old = handler("runc version 1.1.5+ds1");
     facts.handlers = BTreeMap::from([("crun".into(), missing), ("runc".into(), old)]);
     facts.programs.clear();
+    facts.iptables = None;
     facts.network = Err("no CNI configuration in /etc/cni/net.d: install a network plugin".into());
     facts.sysctls.insert("net/ipv4/ip_forward", 0);
     facts.sysctls.remove("net/bridge/bridge-nf-call-iptables");
@@ -107,7 +117,7 @@ type Case = (fn(&mut Facts), &'static str, State);
 
 #[test]
 fn each_fault_is_found_by_its_own_check() {
-    let cases: [Case; 16] = [
+    let cases: [Case; 21] = [
         (|facts| facts.mistake = Some("line 3".into()), "settings", State::Problem),
         (
             |facts| {
@@ -143,13 +153,20 @@ fn each_fault_is_found_by_its_own_check() {
         ),
         (|facts| facts.overlay = Err("no such device".into()), "overlayfs", State::Problem),
         (|facts| facts.helpers = Err("nowhere".into()), "helpers", State::Problem),
+        (|facts| facts.iptables = None, "iptables", State::Problem),
+        (|facts| facts.iptables = Some(Err("x".into())), "iptables", State::Problem),
+        (|facts| facts.iptables = Some(Ok("iptables v1.4.21".into())), "iptables", State::Note),
+        (|facts| facts.network = Ok(plugins(&["0.4.0"])), "network", State::Problem),
         (
             |facts| {
-                facts.programs.remove("iptables");
+                let mut plugins = plugins(&["1.0.0"]);
+                plugins.speak.insert("vlan".into(), Err("exec format error".into()));
+                facts.network = Ok(plugins);
             },
-            "iptables",
+            "network",
             State::Problem,
         ),
+        (|facts| facts.kernel = "5.15.0".into(), "kernel", State::Note),
         (|facts| facts.root.as_mut().unwrap().bytes_free = 1, "root directory", State::Problem),
         (
             |facts| facts.root.as_mut().unwrap().kind = "overlay".into(),
@@ -182,11 +199,35 @@ fn runtimes_are_judged_by_their_version_and_by_who_needs_them() {
         facts.handlers.insert("runc".into(), handler(version));
         finding(&facts, "runtime runc").state
     };
-    assert_eq!(judged("runc version 1.0.0-rc95"), State::Problem);
-    assert_eq!(judged("runc version 1.1.0"), State::Note);
-    assert_eq!(judged("runc version 1.1.12"), State::Ok);
-    assert_eq!(judged("runc version 1.10.0"), State::Ok);
-    assert_eq!(judged("crun version 1.14"), State::Ok);
+    for (version, state) in [
+        ("runc version 1.0.0-rc95", State::Problem),
+        ("runc version 1.1.0", State::Note),
+        ("runc version 1.1.15", State::Note),
+        ("runc version 1.2.7", State::Note),
+        ("runc version 1.2.8", State::Ok),
+        ("runc version 1.3.2", State::Note),
+        ("runc version 1.3.3", State::Ok),
+        ("runc version 1.10.0", State::Ok),
+        ("crun version 1.2", State::Problem),
+        ("crun version 1.4.3", State::Note),
+        ("crun version 1.8.1", State::Note),
+        ("crun version 1.14", State::Ok),
+        ("youki version: 0.3.2", State::Problem),
+        ("youki version 0.5.2", State::Note),
+        ("youki version 0.5.7", State::Ok),
+        ("mine 0.1", State::Ok),
+        ("runc of an unknown version", State::Ok),
+    ] {
+        assert_eq!(judged(version), state, "{version}");
+    }
+    // crun refuses such a machine, runc doesn't.
+    let mut facts = whole();
+    (facts.cgroups.v2, facts.cgroups.hybrid, facts.cgroups.divided) = (false, true, true);
+    assert_eq!(finding(&facts, "runtime runc").state, State::Ok);
+    facts.handlers.insert("runc".into(), handler("crun version 1.14"));
+    assert_eq!(finding(&facts, "runtime runc").state, State::Problem);
+    facts.default_handler = "other".into();
+    assert_eq!(finding(&facts, "runtime runc").state, State::Note);
     let mut facts = poor();
     assert_eq!(finding(&facts, "runtime crun").state, State::Note);
     facts.default_handler = "crun".into();
@@ -199,4 +240,18 @@ fn a_haled_that_serves_is_no_problem() {
     let mut facts = whole();
     facts.listener = Some(("haled".into(), 7));
     assert_eq!(finding(&facts, "socket").state, State::Ok);
+}
+
+#[test]
+fn what_only_root_sees_is_left_out_once() {
+    let mut facts = whole();
+    facts.root_user = false;
+    facts.capabilities.clear();
+    facts.overlay = Err("Operation not permitted".into());
+    facts.idmapped_mounts = Err("Operation not permitted".into());
+    let findings = checks::all(&facts);
+    let amiss: Vec<_> = findings.iter().filter(|finding| finding.state != State::Ok).collect();
+    assert_eq!(amiss.iter().map(|finding| &*finding.name).collect::<Vec<_>>(), ["user"]);
+    let end = "\nNothing that can be seen without root stops pods, 1 note.\n";
+    assert!(report::text(&findings, false).ends_with(end));
 }

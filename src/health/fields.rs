@@ -10,7 +10,7 @@ use std::ops::RangeInclusive;
 
 use serde_json::{Map, Value};
 
-pub use table::{Field, Shape, default_number, find, words};
+pub use table::{Field, Shape, allowed, default_number, examples, find, kinds, listed};
 
 /// The longest text that is made of mistakes, in bytes. It travels in an HTTP/2 header, where
 /// a byte may become three, and clients take no more than 16 KiB of headers.
@@ -195,6 +195,25 @@ impl<'a> Object<'a> {
         None
     }
 
+    /// A word of a list.
+    pub fn one_of<'w>(
+        &self,
+        name: &str,
+        words: &[&'w str],
+        mistakes: &mut Mistakes,
+    ) -> Option<&'w str> {
+        let text = self.string(name, mistakes)?;
+        let found = words.iter().find(|word| **word == text).copied();
+        if found.is_none() {
+            let meant = nearest(&text, words.iter().copied());
+            let meant = meant.map(|near| format!(", did you mean \"{near}\"?")).unwrap_or_default();
+            let are = if words.len() == 1 { "is" } else { "are" };
+            let what = format!("is \"{text}\": {} {are} allowed{meant}", listed(words));
+            mistakes.add(self.at(name), what);
+        }
+        found
+    }
+
     /// A boolean.
     pub fn boolean(&self, name: &str, mistakes: &mut Mistakes) -> Option<bool> {
         match self.get(name)? {
@@ -214,15 +233,13 @@ impl<'a> Object<'a> {
         allowed: RangeInclusive<u64>,
         mistakes: &mut Mistakes,
     ) -> Option<u64> {
-        let value = self.get(name)?;
-        let number = value.as_u64().filter(|number| allowed.contains(number));
-        if number.is_none() {
-            let (least, most) = (allowed.start(), allowed.end());
-            let what =
-                format!("is {}: whole numbers from {least} to {most} are allowed", shown(value));
-            mistakes.add(self.at(name), what);
+        match whole(self.get(name)?, &allowed) {
+            Ok(number) => Some(number),
+            Err(what) => {
+                mistakes.add(self.at(name), what);
+                None
+            }
         }
-        number
     }
 
     /// The values of a list, each with its path.
@@ -264,6 +281,14 @@ impl<'a> Object<'a> {
         }
         map
     }
+}
+
+/// A whole number within bounds, or what is wrong with it.
+fn whole(value: &Value, allowed: &RangeInclusive<u64>) -> Result<u64, String> {
+    value.as_u64().filter(|number| allowed.contains(number)).ok_or_else(|| {
+        let (least, most) = (allowed.start(), allowed.end());
+        format!("is {}: whole numbers from {least} to {most} are allowed", shown(value))
+    })
 }
 
 /// A scalar as it was written; of the others, only what it is.

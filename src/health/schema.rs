@@ -16,29 +16,29 @@ const HANDLERS: &[&str] = &["exec", "httpGet", "tcpSocket", "grpc"];
 const PORT: Shape = Shape::Other("1 to 65535, or the name of one of the container's ports");
 const HOST: Field = Field::new("host", Shape::Text("the pod's address"), "Where to connect to.");
 /// A command to run.
-pub const EXEC: &[Field] = &[Field::new(
+pub const EXEC: &[Field] = &[Field::needed(
     "command",
     Shape::Texts,
     "The command and its arguments, run in the container without a shell. Exit code 0 passes.",
 )];
 const TCP_SOCKET: &[Field] =
-    &[Field::new("port", PORT, "Passes when it can be connected to."), HOST];
+    &[Field::needed("port", PORT, "Passes when it can be connected to."), HOST];
 const GRPC: &[Field] = &[
-    Field::new("port", Shape::Number(1, 65535, None), "Of the gRPC health service; must be there."),
+    Field::needed("port", Shape::Number(1, 65535, None), "Of the gRPC health service."),
     Field::new("service", Shape::Text(""), "What is asked about."),
 ];
 const HTTP_HEADER: &[Field] = &[
-    Field::new("name", Shape::Needed, "The header's name."),
+    Field::needed("name", Shape::Text(""), "The header's name."),
     Field::new("value", Shape::Text(""), "The header's value."),
 ];
 /// A page to get.
 pub const HTTP_GET: &[Field] = &[
     Field::new("path", Shape::Text("/"), "What is got, with its query. 200 to 399 passes."),
-    Field::new("port", PORT, "Of the server; must be there."),
+    Field::needed("port", PORT, "Of the server."),
     HOST,
     Field::new(
         "scheme",
-        Shape::Word(&["HTTP", "HTTPS"]),
+        Shape::Word(&["HTTP", "HTTPS"], "HTTP"),
         "With HTTPS the certificate is not looked at.",
     ),
     Field::new("httpHeaders", Shape::Objects(HTTP_HEADER), "Sent with the request."),
@@ -204,15 +204,7 @@ fn http_get(object: &Object<'_>, ports: Ports<'_>, mistakes: &mut Mistakes) -> O
     if path.bytes().any(|byte| byte <= b' ' || byte == 0x7f) {
         mistakes.add(object.at("path"), "has spaces or control characters: write them as %20");
     }
-    let tls = match object.string("scheme", mistakes).as_deref() {
-        None | Some("HTTP") => false,
-        Some("HTTPS") => true,
-        Some(other) => {
-            let what = format!("is \"{other}\": HTTP and HTTPS are allowed");
-            mistakes.add(object.at("scheme"), what);
-            false
-        }
-    };
+    let tls = object.word(HTTP_GET, "scheme", mistakes) == Some("HTTPS");
     let mut headers = Vec::new();
     for (path, value) in object.list("httpHeaders", mistakes) {
         let Some(header) = Object::new(path.clone(), value, mistakes) else { continue };

@@ -102,7 +102,9 @@ pub(super) fn mounts(
             // Root on disk is the pod's root.
             id_maps: plan.sandbox.userns.clone(),
             image: None,
-            selinux_relabel: false,
+            // What haled has made is the pod's alone; the node's files keep their labels, as a
+            // kubelet leaves them.
+            selinux_relabel: !matches!(volume.source, VolumeSource::HostPath { .. }),
         });
     }
     Ok(mounts)

@@ -149,9 +149,17 @@ fn live(
     // so that a shutdown at once isn't lost, they are blocked before pause blocks them itself.
     let held: SigSet = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGCHLD].into_iter().collect();
     held.thread_set_mask().map_err(|error| said("cannot block signals", error.into()))?;
-    let name = CString::new(NAME).map_err(|_| NAME.to_owned())?;
+    let (name, pause) = (CString::new(NAME).map_err(|_| NAME.to_owned())?, spec.pause.display());
+    let mut what = format!("cannot execute {pause}");
+    if !spec.label.is_empty() {
+        let label = &spec.label;
+        process::label_next(label).map_err(|error| {
+            said(&format!("cannot give pause the SELinux label {label}"), error)
+        })?;
+        what = format!("{what} as {label}, which the policy must allow");
+    }
     unistd::execve(program, &[name.as_c_str()], &[] as &[&std::ffi::CStr])
-        .map_err(|error| said(&format!("cannot execute {}", spec.pause.display()), error.into()))
+        .map_err(|error| said(&what, error.into()))
 }
 
 /// Waits until ids are mapped and takes those of the new namespace's root. Before, this child

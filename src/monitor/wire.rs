@@ -118,6 +118,9 @@ pub struct SandboxSpec {
     /// A new user namespace with these ids, which owns the other new ones; else the host's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub userns: Option<IdMaps>,
+    /// The SELinux label that pause is executed with; empty: as the policy has it.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub label: String,
     /// Where to bind the namespaces that were made: files `user`, `net`, `ipc`, `uts` and
     /// `pid` in this directory, which is made.
     pub pins: PathBuf,
@@ -339,17 +342,22 @@ mod tests {
             sysctls: vec![("net.ipv4.ip_forward".into(), "1".into())],
             oom_score_adj: -998,
             userns: None,
+            label: String::new(),
             pins: "/x/ns".into(),
         };
         let range = Range { inside: 0, outside: 65536, count: 10 };
         let own = IdMaps { uids: vec![range], gids: vec![range] };
         golden(
-            &request(Ask::Sandbox(SandboxSpec { userns: Some(own), ..SandboxSpec::default() })),
+            &request(Ask::Sandbox(SandboxSpec {
+                userns: Some(own),
+                label: "u:r:t:s0".into(),
+                ..SandboxSpec::default()
+            })),
             concat!(
                 r#"{"id":7,"body":{"sandbox":{"pause":"","network":false,"ipc":false,"#,
                 r#""uts":false,"pid":false,"hostname":"","sysctls":[],"oom_score_adj":0,"#,
                 r#""userns":{"uids":[{"inside":0,"outside":65536,"count":10}],"#,
-                r#""gids":[{"inside":0,"outside":65536,"count":10}]},"pins":""}}}"#
+                r#""gids":[{"inside":0,"outside":65536,"count":10}]},"label":"u:r:t:s0","pins":""}}}"#
             ),
         );
         golden(

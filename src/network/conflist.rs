@@ -75,6 +75,10 @@ impl Conflist {
         &self.name
     }
 
+    pub(super) fn version(&self) -> &str {
+        &self.version
+    }
+
     pub(super) fn plugins(&self) -> &[Value] {
         &self.plugins
     }

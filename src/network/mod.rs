@@ -152,6 +152,9 @@ pub struct Settings {
     pub bridge_subnet: String,
 }
 
+/// What plugins say they speak, or why one says nothing.
+pub type Spoken = BTreeMap<String, Result<Vec<String>, String>>;
+
 /// The pod network of this node. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Network {
@@ -197,6 +200,19 @@ impl Network {
             plugin::find(&plugin, &self.inner.settings.plugin_dirs)?;
         }
         Ok(())
+    }
+
+    /// The version of the configuration, and the versions that each plugin it needs speaks (CNI
+    /// VERSION), or why one gives none.
+    pub async fn versions(&self) -> Result<(String, Spoken), Error> {
+        let conflist = self.inner.conflist()?;
+        let mut spoken = Spoken::new();
+        for plugin in conflist.plugin_types() {
+            let dirs = &self.inner.settings.plugin_dirs;
+            let versions = plugin::versions(&plugin, dirs, conflist.version()).await;
+            spoken.insert(plugin, versions);
+        }
+        Ok((conflist.version().to_owned(), spoken))
     }
 
     /// CNI ADD by every plugin of the list. A failure has undone what was done (DEL), and a

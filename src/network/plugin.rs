@@ -14,6 +14,8 @@ use crate::meter::{self, System};
 
 /// How long a plugin may take.
 const LIMIT: Duration = Duration::from_secs(90);
+/// How long it may take to tell its version.
+const VERSION_LIMIT: Duration = Duration::from_secs(5);
 /// What is read of a plugin's answer, in bytes; more is an error.
 const MAX_OUTPUT: u64 = 1024 * 1024;
 /// What is kept of what a plugin says on standard error, in bytes.
@@ -27,6 +29,37 @@ pub(super) fn find(plugin: &str, dirs: &[PathBuf]) -> Result<PathBuf, Error> {
     // A type is a file's name, never a path.
     let found = found.filter(|_| !plugin.is_empty() && !plugin.contains('/'));
     found.ok_or_else(|| Error::MissingPlugin { plugin: plugin.to_owned(), dirs: dirs.to_vec() })
+}
+
+/// The versions of CNI that a plugin speaks, by its own account (VERSION), or why there are none.
+pub(super) async fn versions(
+    plugin: &str,
+    dirs: &[PathBuf],
+    wanted: &str,
+) -> Result<Vec<String>, String> {
+    let path = find(plugin, dirs).map_err(|error| error.to_string())?;
+    let mut child = Command::new(&path)
+        .env("CNI_COMMAND", "VERSION")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(|error| format!("{} can't be run: {error}", path.display()))?;
+    let input = serde_json::json!({ "cniVersion": wanted }).to_string();
+    let talk = async {
+        if let Some(mut stdin) = child.stdin.take() {
+            // Most don't read it.
+            drop(stdin.write_all(input.as_bytes()).await);
+        }
+        read(child.stdout.take(), MAX_OUTPUT).await
+    };
+    let said = timeout(VERSION_LIMIT, talk)
+        .await
+        .map_err(|_| format!("it said nothing for {} s", VERSION_LIMIT.as_secs()))?;
+    let said: Value = serde_json::from_slice(&said).map_err(|error| error.to_string())?;
+    let versions = said["supportedVersions"].as_array().ok_or("it named none")?;
+    Ok(versions.iter().filter_map(Value::as_str).map(str::to_owned).collect())
 }
 
 /// One call.

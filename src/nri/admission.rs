@@ -175,7 +175,7 @@ impl Plugins {
             connection: connection.clone(),
             limit,
             plain: BTreeSet::new(),
-            _process: process,
+            process,
         })
     }
 
@@ -202,7 +202,7 @@ impl Plugins {
                 }
                 updates = answer.update;
             }
-            state.add(plugin);
+            state.add(plugin)?;
         }
         tracing::info!(plugin = name, "an NRI plugin has come");
         drop(update_all(node, updates, &name).await);

@@ -24,7 +24,7 @@ pub(super) struct Plugin {
     /// Events for which it knows no method of its own.
     pub(super) plain: BTreeSet<i32>,
     /// Its process, if haled started it; killed with the last that has this.
-    pub(super) _process: Option<Child>,
+    pub(super) process: Option<Child>,
 }
 
 /// Every event there is.
@@ -56,6 +56,24 @@ impl Plugin {
     pub(super) fn instance(&self) -> api::PluginInstance {
         let (index, name) = self.name.split_once('-').unwrap_or(("", &self.name));
         api::PluginInstance { name: name.to_owned(), index: index.to_owned() }
+    }
+
+    /// Tells it that haled stops, and closes its connection. One that haled started then has as
+    /// long as for an answer to end; dropped, it is killed.
+    pub(super) async fn dismiss(mut self) {
+        let told = self.connection.call::<Empty>("Shutdown", &Empty {}, self.limit).await;
+        match told {
+            Ok(Empty {}) | Err(CallError::Refused { code: UNIMPLEMENTED, .. }) => {}
+            Err(error) => {
+                tracing::warn!(plugin = self.name, %error, "an NRI plugin took no leave");
+            }
+        }
+        self.connection.close();
+        if let Some(process) = &mut self.process
+            && tokio::time::timeout(self.limit, process.wait()).await.is_err()
+        {
+            tracing::warn!(plugin = self.name, "an NRI plugin doesn't end and is killed");
+        }
     }
 
     pub(super) fn wants(&self, event: Event) -> bool {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use futures_util::future::join_all;
 use tokio::sync::{Mutex, MutexGuard};
 
 use super::api::{
@@ -51,6 +52,8 @@ pub(super) struct State {
     /// What events have told of: what a plugin that comes is told first.
     pods: BTreeMap<String, Pod>,
     containers: BTreeMap<String, Container>,
+    /// No plugin is let in any more.
+    dismissed: bool,
 }
 
 struct Pod {
@@ -74,6 +77,17 @@ impl Plugins {
         let mut state = self.inner.state.lock().await;
         state.drop_closed();
         state
+    }
+
+    /// Takes leave of every plugin: haled stops. None is let in, or told of anything, from then
+    /// on. Takes no longer than a plugin's limit for its answer, and once more for its end.
+    pub async fn dismiss(&self) {
+        let plugins = {
+            let mut state = self.lock().await;
+            state.dismissed = true;
+            std::mem::take(&mut state.plugins)
+        };
+        join_all(plugins.into_iter().map(Plugin::dismiss)).await;
     }
 
     /// What was there before any plugin could come.
@@ -285,10 +299,14 @@ impl State {
     }
 
     /// Takes in a plugin that has been told all that is there.
-    pub(super) fn add(&mut self, plugin: Plugin) {
+    pub(super) fn add(&mut self, plugin: Plugin) -> Result<(), String> {
+        if self.dismissed {
+            return Err("haled stops".to_owned());
+        }
         self.plugins.push(plugin);
         // Stable: those of one index stay in their order.
         self.plugins.sort_by(|a, b| a.name.get(..2).cmp(&b.name.get(..2)));
+        Ok(())
     }
 
     pub(super) fn drop_closed(&mut self) {

@@ -130,6 +130,18 @@ pub struct SelinuxOptions {
     pub level: String,
 }
 
+impl SelinuxOptions {
+    /// Bytes of one part of a label.
+    const MAX_PART: usize = 255;
+
+    /// Whether a label can have this text as its `user`, `role`, `type` or `level`.
+    pub fn can_have(part: &str, text: &str) -> bool {
+        let more = if part == "level" { ":,.-" } else { ".-" };
+        let fits = |c: char| c.is_ascii_alphanumeric() || c == '_' || more.contains(c);
+        text.len() <= Self::MAX_PART && text.chars().all(fits)
+    }
+}
+
 /// What confines the container.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Security {

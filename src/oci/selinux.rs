@@ -12,8 +12,6 @@ use super::model::{Security, SelinuxOptions};
 
 /// Categories of a level, as every policy has them: c0 to c1023.
 const CATEGORIES: u32 = 1024;
-/// Bytes of one part of a label.
-const MAX_PART: usize = 255;
 /// What a policy says of containers, in the order in which it is looked for; `TYPE` is the
 /// policy's name.
 const CONTEXTS: [&str; 2] =
@@ -101,9 +99,7 @@ fn contexts(read: &impl Fn(&str) -> Option<String>) -> (String, String) {
 fn check(wanted: &SelinuxOptions) -> Result<(), Error> {
     let SelinuxOptions { user, role, kind, level } = wanted;
     for (field, value) in [("user", user), ("role", role), ("type", kind), ("level", level)] {
-        let more = if field == "level" { ":,.-" } else { ".-" };
-        let fits = |c: char| c.is_ascii_alphanumeric() || c == '_' || more.contains(c);
-        if value.len() > MAX_PART || !value.chars().all(fits) {
+        if !SelinuxOptions::can_have(field, value) {
             let field = format!("selinux_options.{field}");
             return Err(Error::invalid(&field, value, "is no part of an SELinux label"));
         }

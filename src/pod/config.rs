@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::id::SandboxId;
 use crate::network::{Dns, PortMapping};
 use crate::oci;
-use crate::oci::model::{PidMode, Resources, SelinuxOptions, Sharing};
+use crate::oci::model::{PidMode, Resources, Security, SelinuxOptions, Sharing};
 use crate::sys::userns::IdMaps;
 
 /// A sandbox's configuration. Immutable from its creation.
@@ -72,6 +72,14 @@ impl SandboxConfig {
         } else {
             self.selinux.level.clone()
         }
+    }
+
+    /// The SELinux label of the pod's own process; empty: none. Blocks for some reads.
+    pub fn selinux_label(&self, id: &SandboxId) -> Result<String, oci::Error> {
+        let (privileged, selinux) = (self.privileged, self.selinux.clone());
+        let security = Security { privileged, selinux, ..Security::default() };
+        let labels = oci::labels(&security, &self.selinux_level(id))?;
+        Ok(labels.and_then(|labels| labels.process).unwrap_or_default())
     }
 }
 

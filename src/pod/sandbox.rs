@@ -86,6 +86,7 @@ async fn furnish(
     cgroup: &str,
 ) -> Result<(Process, Option<Attached>), Error> {
     let dir = services.pods_dir.join(id);
+    let label = config.selinux_label(id).map_err(|error| Error::Invalid(error.to_string()))?;
     let pause = monitor
         .sandbox(SandboxSpec {
             pause: services.pause.clone(),
@@ -98,6 +99,7 @@ async fn furnish(
             sysctls: config.sysctls.clone().into_iter().collect(),
             oom_score_adj: PAUSE_OOM_SCORE_ADJ,
             userns: config.userns.clone(),
+            label,
             pins: dir.join("pins"),
         })
         .await

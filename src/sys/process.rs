@@ -13,6 +13,12 @@ pub fn start_ticks(pid: i32) -> io::Result<u64> {
     field(&stat, 22).and_then(|text| text.parse().ok()).ok_or_else(|| malformed(pid))
 }
 
+/// Has this thread's next execve(2) give the program an SELinux label (proc_pid_attr(5)). An
+/// error where the policy doesn't allow that, or there is no SELinux.
+pub fn label_next(label: &str) -> io::Result<()> {
+    std::fs::write("/proc/thread-self/attr/exec", label)
+}
+
 /// Field 4 of /proc/PID/stat: the number of its parent.
 pub fn parent(pid: i32) -> io::Result<i32> {
     let stat = stat(pid)?;

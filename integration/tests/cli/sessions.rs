@@ -356,6 +356,12 @@ async fn settings_and_versions_are_the_daemons_own() {
     let told = "halectl: pod.spec has no field \"container\" that haled takes; did you mean \
                 \"containers\"?\n";
     assert_eq!((code, error.as_str()), (Some(1), told));
+    let (_, roots, _) = run(&daemon, &["explain"]);
+    for root in ["pod", "probe", "configmap", "secret"] {
+        assert!(roots.contains(&format!("{root}  <object>\n")), "{roots}");
+    }
+    let (_, volumes, _) = run(&daemon, &["explain", "pods.spec.volumes.emptyDir.sizeLimit"]);
+    assert!(volumes.contains("sizeLimit  <quantity>  such as 64Mi and 1G\n"), "{volumes}");
     let (_, versions, _) = run(&daemon, &["version"]);
     assert!(versions.contains("runc version ") && versions.contains(", the default"), "{versions}");
 }

@@ -81,3 +81,22 @@ fn something_else_on_the_socket_is_told() {
     assert_eq!((code, out.as_str()), (Some(1), ""));
     assert!(error.starts_with("halectl: ") && error.lines().count() == 1, "{error}");
 }
+
+#[test]
+fn a_command_that_says_too_little_is_a_mistake_of_the_command_line() {
+    // No daemon is asked: there is none.
+    let socket = std::path::Path::new("/nonexistent/haled.sock");
+    let cases: [(&[&str], &str); 4] = [
+        (&["delete", "pods"], "which pods? Name them, or say -l LABELS, --all or -f FILE"),
+        (&["wait", "pods"], "for which pods? Name them, or say -l LABELS or -A"),
+        (&["-n", "x", "apply", "-f", "x.yaml"], "--namespace says nothing about a manifest"),
+        (&["-n", "x", "delete", "-f", "x.yaml"], "--namespace says nothing about a manifest"),
+    ];
+    for (arguments, told) in cases {
+        let (code, out, error) = ended(halectl(socket, arguments).output().unwrap());
+        assert_eq!((code, out.as_str()), (Some(2), ""), "{arguments:?}: {error}");
+        assert!(error.starts_with(&format!("error: {told}")), "{error}");
+        let usage = if arguments.contains(&"-n") { arguments[2] } else { arguments[0] };
+        assert!(error.contains(&format!("\nUsage: halectl {usage} ")), "{error}");
+    }
+}

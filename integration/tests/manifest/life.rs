@@ -298,6 +298,7 @@ async fn a_pod_that_is_being_deleted_says_until_when() {
         assert!((before..=until).contains(&asked), "{asked} isn't in {before}..{until}");
         let (_, yaml) = halectl(&daemon, Path::new("/"), &["get", "pod", "pod", "-o", "yaml"]);
         assert!(yaml.contains("\n  deletionTimestamp: "), "{yaml}");
+        assert!(yaml.contains("\n  deletionGracePeriodSeconds: 600\n"), "{yaml}");
         daemon.exec(&running.containers[0].id, &["touch", "/tmp/end"]).await;
     };
     tokio::join!(delete(&daemon, "pod"), deleted);
@@ -313,6 +314,25 @@ async fn a_probed_pod_without_a_container_is_not_well() {
     daemon.apply(&text).await.unwrap();
     let (code, printed) = halectl(&daemon, Path::new("/"), &["health", "pod"]);
     assert!(code == 3 && printed.contains("not running yet"), "{code}: {printed}");
+    delete(&daemon, "pod").await;
+    daemon.nothing_is_left().await;
+}
+
+#[tokio::test]
+async fn a_container_that_waits_for_its_next_start_says_how_it_ended() {
+    let daemon = Daemon::start_without_network().await;
+    let text = pod(
+        "  hostNetwork: true\n  containers: [{name: app, image: busybox, command: [sh, -c, 'exit 3']}]\n",
+    );
+    daemon.apply(&text).await.unwrap();
+    let waits = until(&daemon, "pod", "a second end", |pod| {
+        let app = &pod.containers[0];
+        app.reason == "CrashLoopBackOff" && app.restart_count > 0
+    })
+    .await;
+    let app = &waits.containers[0];
+    let last = app.last.as_ref().unwrap();
+    assert_eq!((&last.id, last.exit_code), (&app.id, 3), "{app:?}");
     delete(&daemon, "pod").await;
     daemon.nothing_is_left().await;
 }

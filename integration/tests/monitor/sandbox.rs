@@ -95,6 +95,11 @@ async fn a_sandbox_that_cannot_be_made_leaves_nothing() {
             "uses the host's",
         ),
         (with(&|s| s.pins = blocked.clone()), "pin the net namespace"),
+        // No policy knows it, whether or not the kernel has one.
+        (
+            with(&|s| s.label = "no_u:no_r:no_t:s0".into()),
+            "cannot give pause the SELinux label no_u:no_r:no_t:s0",
+        ),
     ] {
         let error = monitor.sandbox(spec).await.unwrap_err().to_string();
         assert!(error.contains(said), "{error}");

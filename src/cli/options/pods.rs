@@ -107,6 +107,12 @@ pub(in crate::cli) struct GetArgs {
     /// How to print them.
     #[arg(long, short)]
     pub(in crate::cli) output: Option<Format>,
+    /// The table without its first line.
+    #[arg(long)]
+    pub(in crate::cli) no_headers: bool,
+    /// A column with their labels.
+    #[arg(long)]
+    pub(in crate::cli) show_labels: bool,
     /// Print them again whenever something has changed.
     #[arg(long, short)]
     pub(in crate::cli) watch: bool,
@@ -189,6 +195,12 @@ pub(in crate::cli) struct DeleteArgs {
     /// In place of the pods' own terminationGracePeriodSeconds.
     #[arg(long, value_name = "SECONDS")]
     pub(in crate::cli) grace_period: Option<u32>,
+    /// The same as --grace-period 1.
+    #[arg(long, conflicts_with = "grace_period")]
+    pub(in crate::cli) now: bool,
+    /// Without --grace-period the same as --grace-period 0: killed at once.
+    #[arg(long, conflicts_with = "now")]
+    pub(in crate::cli) force: bool,
     /// A pod that isn't there is as good as deleted.
     #[arg(long)]
     pub(in crate::cli) ignore_not_found: bool,

@@ -38,6 +38,10 @@ fn the_command_line_is_sound() {
         "halectl port-forward web 80 --socket /run/h.sock",
         "halectl cp web:/a b -c app",
         "halectl delete pods --all -A",
+        "halectl delete pod web --force --grace-period=0",
+        "halectl delete pod web --now",
+        "halectl get pods --no-headers --show-labels",
+        "halectl explain",
         "halectl delete pods -l a=b --ignore-not-found",
         "halectl completion zsh",
         "halectl man /tmp",
@@ -64,6 +68,7 @@ fn the_command_line_is_sound() {
         "halectl port-forward web 80 --address somewhere",
         "halectl cp web:/a",
         "halectl delete pods --all a",
+        "halectl delete pod a --now --force",
         "halectl completion tcsh",
         "halectl delete",
         "halectl delete pod a -f b",
@@ -105,6 +110,19 @@ fn every_command_has_an_example_and_a_word_on_every_option() {
         }
     }
     check(&Options::command(), "");
+}
+
+#[test]
+fn a_command_of_another_tool_is_told_by_its_name_here() {
+    let parse = |line: &str| super::hinted(Options::try_parse_from(line.split(' ')).unwrap_err());
+    for (elsewhere, here) in super::ELSEWHERE {
+        let told = parse(&format!("halectl {elsewhere} x")).to_string();
+        assert!(told.contains(&format!("'{here}'")), "{told}");
+        let line = format!("halectl {here} --help");
+        let help = Options::try_parse_from(line.split(' ')).unwrap_err();
+        assert_eq!(help.kind(), clap::error::ErrorKind::DisplayHelp, "{line}: {help}");
+    }
+    assert!(parse("halectl lgos").to_string().contains("'logs'"));
 }
 
 #[test]

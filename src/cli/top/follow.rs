@@ -112,7 +112,7 @@ impl Drop for Feed {
 
 fn words(status: Status) -> String {
     match Failure::from(status) {
-        Failure::Message(message) => output::line(&message),
+        Failure::Message(message) | Failure::Usage(message) => output::line(&message),
         Failure::ReaderGone => String::new(),
     }
 }

@@ -7,6 +7,7 @@ use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 
 use super::Usage;
 use super::follow::News;
+use crate::cli::status;
 use crate::proto::haled::{Container, Pod};
 
 /// Lines of a log and events kept of the pod whose page is open.
@@ -138,7 +139,8 @@ impl Model {
     pub(super) fn pods(&self) -> Vec<&Pod> {
         let wanted = self.filter.to_lowercase();
         let fits = |pod: &&Pod| {
-            let own = [&pod.namespace, &pod.name, &pod.phase];
+            let status = status::status(pod);
+            let own = [&pod.namespace, &pod.name, &pod.phase, &status];
             let theirs = containers(pod).flat_map(|c| [&c.name, &c.state, &c.reason]);
             own.into_iter().chain(theirs).any(|word| word.to_lowercase().contains(&wanted))
         };

@@ -6,7 +6,7 @@ use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span};
 
 use super::model::{Mode, Model, Page, Sort, containers, restarts_of, usage_of};
-use crate::cli::{age, output};
+use crate::cli::{age, output, status};
 use crate::proto::haled::{Container, Pod};
 
 /// Head and foot.
@@ -155,18 +155,21 @@ impl View<'_> {
             Some(_) => pod.name.clone(),
             None => format!("{}/{}", pod.namespace, pod.name),
         };
+        // The word of `get pods`: of a container that has trouble, if there is one.
+        let word = status::status(pod);
         let cells = [
             output::line(&name),
-            output::line(&pod.phase),
+            output::line(&word),
             cores(cpu),
             bytes(memory),
             restarts_of(pod).to_string(),
             age::since(pod.created_at, self.now),
         ];
-        let state = match pod.phase.as_str() {
-            "Running" | "Succeeded" => Color::Green,
-            "Failed" | "NotReady" => Color::Red,
-            _ => Color::Yellow,
+        let state = match word.as_str() {
+            "Running" | "Succeeded" | "Completed" => Color::Green,
+            "Pending" | "Terminating" | "ContainerCreating" | "PodInitializing" => Color::Yellow,
+            word if word.starts_with("Init:") && word.contains('/') => Color::Yellow,
+            _ => Color::Red,
         };
         self.row(&cells, state, self.is_selected(pod, ""), true)
     }

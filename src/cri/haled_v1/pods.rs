@@ -117,6 +117,7 @@ fn of_managed(managed: &Managed, sandboxes: &Sandboxes) -> wire::Pod {
         conditions: managed.conditions.iter().map(condition_of).collect(),
         manifest: plan.document.to_string(),
         deletion_at: managed.delete_at,
+        deletion_grace_seconds: managed.delete_grace_seconds,
         node_name: node::name(),
     }
 }
@@ -198,14 +199,7 @@ fn container_of(
     let attempt = newest.map_or(u32::MAX, |(_, newest)| newest.config.attempt);
     if let Some((last, ended)) = sandboxes.ended_before(name, attempt) {
         container.restart_count = last.config.attempt;
-        container.last = Some(wire::Attempt {
-            id: last.id.to_string(),
-            exit_code: ended.code,
-            reason: ended.reason.clone(),
-            message: ended.message.clone(),
-            started_at: ended.started_at,
-            finished_at: ended.finished_at,
-        });
+        container.last = Some(attempt_of(last, ended));
     }
     let probes = policy.and_then(|policy| policy.probes.get(name));
     container.probes = probes.map(Probes::unknown).iter().flatten().map(probe_of).collect();
@@ -257,6 +251,8 @@ fn state_of(
             let waits = view.waiting.iter().find(|(waiting, _)| waiting == name);
             if let Some((_, at)) = waits.filter(|_| restarts) {
                 "CrashLoopBackOff".clone_into(&mut container.reason);
+                // It waits for the next, so this one is the last.
+                container.last = Some(attempt_of(newest, ended));
                 let left = (at - nanos(SystemTime::now())).max(0) / 1_000_000;
                 container.next_start_at = *at;
                 container.backoff_left_ms = Some(u64::try_from(left).unwrap_or(0));
@@ -265,6 +261,17 @@ fn state_of(
                 container.reason.clone_from(&ended.reason);
             }
         }
+    }
+}
+
+fn attempt_of(attempt: &ContainerView, ended: &Ended) -> wire::Attempt {
+    wire::Attempt {
+        id: attempt.id.to_string(),
+        exit_code: ended.code,
+        reason: ended.reason.clone(),
+        message: ended.message.clone(),
+        started_at: ended.started_at,
+        finished_at: ended.finished_at,
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 
-use super::{Mistakes, Object, nearest};
+use super::{Mistakes, Object, nearest, whole};
 
 /// A field that is taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -12,6 +12,8 @@ pub struct Field {
     pub name: &'static str,
     /// What it holds.
     pub shape: Shape,
+    /// Whether it must be there.
+    pub needed: bool,
     /// What it is for, in a sentence or two.
     pub about: &'static str,
 }
@@ -21,18 +23,20 @@ pub struct Field {
 pub enum Shape {
     /// A string, and what there is without it.
     Text(&'static str),
-    /// A string that must be there.
-    Needed,
-    /// True or false; false without it.
-    Flag,
+    /// True or false, and what it is without it.
+    Flag(&'static str),
     /// A list of strings.
     Texts,
     /// Strings by name.
     Map,
     /// A whole number from the first to the second; the third is the default.
     Number(u64, u64, Option<u64>),
-    /// One of these words; the first is the default.
-    Word(&'static [&'static str]),
+    /// A list of whole numbers from the first to the second.
+    Numbers(u64, u64),
+    /// An amount, as a string or a number: some examples, and what there is without it.
+    Quantity(&'static str, &'static str),
+    /// One of these words, and what there is without it.
+    Word(&'static [&'static str], &'static str),
     /// An object of these fields.
     Object(&'static [Field]),
     /// A list of such objects.
@@ -44,7 +48,12 @@ pub enum Shape {
 impl Field {
     /// One field of a table.
     pub const fn new(name: &'static str, shape: Shape, about: &'static str) -> Self {
-        Self { name, shape, about }
+        Self { name, shape, needed: false, about }
+    }
+
+    /// One that must be there.
+    pub const fn needed(name: &'static str, shape: Shape, about: &'static str) -> Self {
+        Self { name, shape, needed: true, about }
     }
 
     /// The fields below it.
@@ -58,38 +67,53 @@ impl Field {
     /// What it holds, in a word or two.
     pub fn kind(&self) -> &'static str {
         match self.shape {
-            Shape::Text(_) | Shape::Needed | Shape::Word(_) => "string",
-            Shape::Flag => "boolean",
+            Shape::Text(_) | Shape::Word(..) => "string",
+            Shape::Flag(_) => "boolean",
             Shape::Texts => "list of strings",
             Shape::Map => "map of strings",
             Shape::Number(..) => "integer",
+            Shape::Numbers(..) => "list of integers",
+            Shape::Quantity(..) => "quantity",
             Shape::Object(_) => "object",
             Shape::Objects(_) => "list of objects",
             Shape::Other(_) => "",
         }
     }
 
-    /// What it may be; empty: anything of its kind.
+    /// What it may be, and whether it must be there; empty: anything of its kind, or nothing.
     pub fn allowed(&self) -> String {
-        match self.shape {
-            Shape::Needed => "must be there".to_owned(),
-            Shape::Number(least, most, _) => format!("{least} to {most}"),
-            Shape::Word(words) => words.join(", "),
+        let allowed = match self.shape {
+            Shape::Number(least, most, _) | Shape::Numbers(least, most) => {
+                format!("{least} to {most}")
+            }
+            Shape::Quantity(examples, _) => format!("such as {examples}"),
+            Shape::Word(words, _) => listed(words),
             Shape::Other(allowed) => allowed.to_owned(),
             _ => String::new(),
+        };
+        match (self.needed, allowed.is_empty()) {
+            (false, _) => allowed,
+            (true, true) => "must be there".to_owned(),
+            (true, false) => format!("must be there; {allowed}"),
         }
     }
 
     /// What there is without it; empty: nothing.
     pub fn default(&self) -> String {
         match self.shape {
-            Shape::Text(default) => default.to_owned(),
-            Shape::Flag => "false".to_owned(),
+            Shape::Text(default)
+            | Shape::Flag(default)
+            | Shape::Quantity(_, default)
+            | Shape::Word(_, default) => default.to_owned(),
             Shape::Number(_, _, Some(default)) => default.to_string(),
-            Shape::Word([first, ..]) => (*first).to_owned(),
             _ => String::new(),
         }
     }
+}
+
+/// Words with commas between them; an empty one goes without saying.
+pub fn listed(words: &[&str]) -> String {
+    words.iter().copied().filter(|word| !word.is_empty()).collect::<Vec<_>>().join(", ")
 }
 
 /// The field of a table, by name. Names are written in the code: one that isn't there is a
@@ -99,12 +123,26 @@ fn of(fields: &[Field], name: &str) -> Field {
     *found.unwrap_or_else(|| panic!("the table has no field {name}"))
 }
 
-/// The words that a field may be.
-pub fn words(fields: &'static [Field], name: &str) -> &'static [&'static str] {
+/// Examples of an amount.
+pub fn examples(fields: &[Field], name: &str) -> &'static str {
     match of(fields, name).shape {
-        Shape::Word(words) => words,
-        _ => &[],
+        Shape::Quantity(examples, _) => examples,
+        _ => "",
     }
+}
+
+/// What may be said in a field that takes something else.
+pub fn allowed(fields: &[Field], name: &str) -> &'static str {
+    match of(fields, name).shape {
+        Shape::Other(allowed) => allowed,
+        _ => "",
+    }
+}
+
+/// The kinds of a table of which an object has one: its objects.
+pub fn kinds(fields: &'static [Field]) -> Vec<&'static str> {
+    let kinds = fields.iter().filter(|field| matches!(field.shape, Shape::Object(_)));
+    kinds.map(|field| field.name).collect()
 }
 
 /// The default of a number; 0: it has none.
@@ -122,6 +160,19 @@ impl Object<'_> {
         self.only(&names, later, mistakes);
     }
 
+    /// One of the table's words.
+    pub fn word(
+        &self,
+        fields: &'static [Field],
+        name: &str,
+        mistakes: &mut Mistakes,
+    ) -> Option<&'static str> {
+        match of(fields, name).shape {
+            Shape::Word(words, _) => self.one_of(name, words, mistakes),
+            _ => None,
+        }
+    }
+
     /// A number of the table, within its bounds.
     pub fn number(&self, fields: &[Field], name: &str, mistakes: &mut Mistakes) -> Option<u64> {
         match of(fields, name).shape {
@@ -129,12 +180,33 @@ impl Object<'_> {
             _ => None,
         }
     }
+
+    /// The numbers of a list, each within the table's bounds.
+    pub fn numbers(&self, fields: &[Field], name: &str, mistakes: &mut Mistakes) -> Vec<u64> {
+        let Shape::Numbers(least, most) = of(fields, name).shape else { return Vec::new() };
+        let mut numbers = Vec::new();
+        for (path, value) in self.list(name, mistakes) {
+            match whole(value, &(least..=most)) {
+                Ok(number) => numbers.push(number),
+                Err(what) => mistakes.add(path, what),
+            }
+        }
+        numbers
+    }
 }
 
-/// The field at a path, `pod.spec.containers`; or why there is none.
+/// The field at a path, `pod.spec.containers`; or why there is none. The first name may be
+/// kubectl's plural, in any case.
 pub fn find(roots: &'static [Field], path: &str) -> Result<&'static Field, String> {
     let (mut fields, mut found, mut so_far) = (roots, None, String::new());
     for name in path.split('.') {
+        let singular = name.to_ascii_lowercase();
+        let singular = singular.strip_suffix('s').unwrap_or(&singular);
+        let name = if so_far.is_empty() && roots.iter().any(|root| root.name == singular) {
+            singular
+        } else {
+            name
+        };
         let Some(field) = fields.iter().find(|field| field.name == name) else {
             let names = fields.iter().map(|field| field.name);
             let mut told = match so_far.as_str() {
@@ -165,7 +237,7 @@ mod tests {
     const INNER: &[Field] = &[Field::new("port", Shape::Number(1, 9, Some(3)), "A port.")];
     const ROOTS: &[Field] = &[
         Field::new("pod", Shape::Object(INNER), "A pod."),
-        Field::new("mode", Shape::Word(&["A", "B"]), "A mode."),
+        Field::needed("mode", Shape::Word(&["", "A", "B"], "A"), "A mode."),
     ];
 
     #[test]
@@ -176,7 +248,8 @@ mod tests {
             ("integer", "1 to 9".into(), "3".into())
         );
         let mode = find(ROOTS, "mode").unwrap();
-        assert_eq!((mode.allowed(), mode.default()), ("A, B".into(), "A".into()));
+        assert_eq!((mode.allowed(), mode.default()), ("must be there; A, B".into(), "A".into()));
+        assert_eq!(find(ROOTS, "Pods.port").unwrap(), port);
         for (path, told) in [
             ("", "there is no \"\" to explain; there are pod, mode"),
             ("podd", "there is no \"podd\" to explain; did you mean \"pod\"?"),

@@ -117,6 +117,8 @@ pub struct Managed {
     /// When the grace of its deletion is over, in nanoseconds since the epoch; 0: it isn't
     /// being taken down.
     pub delete_at: i64,
+    /// The whole of that grace, in seconds.
+    pub delete_grace_seconds: Option<u64>,
     /// Why it can't be brought up; empty: nothing is in the way.
     pub problem: String,
     /// How it ended.
@@ -306,6 +308,7 @@ impl Manifests {
                 created_at: entry.record.created_at,
                 started_at: entry.record.started_at,
                 delete_at: entry.record.delete_at,
+                delete_grace_seconds: entry.record.delete_grace_seconds,
                 problem: entry.problem.clone(),
                 ended: entry.record.ended.clone(),
             }

@@ -31,6 +31,9 @@ pub(super) struct PodRecord {
     /// being taken down.
     #[serde(default)]
     pub(super) delete_at: i64,
+    /// The whole of that grace, in seconds.
+    #[serde(default)]
+    pub(super) delete_grace_seconds: Option<u64>,
     /// It is to end so: it used more than it may.
     pub(super) evicted: Option<Ending>,
     /// It is over: nothing is brought up any more.
@@ -53,6 +56,7 @@ impl PodRecord {
             next_attempt: 0,
             deleting: false,
             delete_at: 0,
+            delete_grace_seconds: None,
             evicted: None,
             ended: None,
             file,
@@ -64,8 +68,10 @@ impl PodRecord {
     /// its time, unless another grace is asked for.
     pub(super) fn condemn(&mut self, grace: Option<Duration>, now: i64) {
         if !self.deleting || self.delete_at == 0 || grace.is_some() {
-            let whole = grace.unwrap_or(self.plan.grace).as_nanos();
-            self.delete_at = now.saturating_add(i64::try_from(whole).unwrap_or(i64::MAX));
+            let whole = grace.unwrap_or(self.plan.grace);
+            let nanos = i64::try_from(whole.as_nanos()).unwrap_or(i64::MAX);
+            self.delete_at = now.saturating_add(nanos);
+            self.delete_grace_seconds = Some(whole.as_secs());
         }
         self.deleting = true;
     }
@@ -152,11 +158,13 @@ mod tests {
         let second = 1_000_000_000;
         record.condemn(None, 100 * second);
         assert_eq!((record.deleting, record.delete_at), (true, 107 * second));
+        assert_eq!(record.delete_grace_seconds, Some(7));
         // By the daemon that comes after this one.
         record.condemn(None, 105 * second);
         assert_eq!(record.delete_at, 107 * second);
         record.condemn(Some(Duration::from_secs(1)), 105 * second);
         assert_eq!(record.delete_at, 106 * second);
+        assert_eq!(record.delete_grace_seconds, Some(1));
         record.condemn(Some(Duration::MAX), 105 * second);
         assert_eq!(record.delete_at, i64::MAX);
     }

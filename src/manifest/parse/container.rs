@@ -7,9 +7,9 @@ use super::files::Sources;
 use super::resources::{Amounts, amounts, ports};
 use super::schema::CONTAINER;
 use super::security::{self, PodSecurity};
-use super::{env, hooks, label, one_of, volumes};
+use super::{env, hooks, label, volumes};
 use crate::container::config::ContainerConfig;
-use crate::health::fields::{Mistakes, Object};
+use crate::health::fields::{Field, Mistakes, Object};
 use crate::health::{ContainerPolicy, Kind, Probes, RestartPolicy, schema};
 use crate::manifest::{Planned, PullPolicy};
 use crate::network::PortMapping;
@@ -43,8 +43,13 @@ pub(super) struct Parsed {
 }
 
 /// When an image is pulled.
-pub(super) fn pull_policy(object: &Object<'_>, field: &str, mistakes: &mut Mistakes) -> PullPolicy {
-    match one_of(object, field, &["IfNotPresent", "Always", "Never"], mistakes) {
+pub(super) fn pull_policy(
+    object: &Object<'_>,
+    fields: &'static [Field],
+    field: &str,
+    mistakes: &mut Mistakes,
+) -> PullPolicy {
+    match object.word(fields, field, mistakes) {
         Some("Always") => PullPolicy::Always,
         Some("Never") => PullPolicy::Never,
         // Also for :latest, unlike in Kubernetes: an image that was imported must be enough.
@@ -62,7 +67,7 @@ pub(super) fn container(
     object.known(CONTAINER, LATER, mistakes);
     let name = label(object, "name", mistakes);
     let image = object.required("image", mistakes);
-    let pull = pull_policy(object, "imagePullPolicy", mistakes);
+    let pull = pull_policy(object, CONTAINER, "imagePullPolicy", mistakes);
     let amounts = amounts(object, mistakes);
     let env = env::env(object, scope, &amounts, mistakes);
     let (named, published) = ports(object, mistakes);

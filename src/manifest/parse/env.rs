@@ -3,16 +3,14 @@
 use std::collections::BTreeMap;
 
 use super::container::Scope;
-use super::objects;
-use super::resources::Amounts;
-use crate::health::fields::{Mistakes, Object};
+use super::resources::{Amounts, amount};
+use super::schema::{ENV, ENV_FROM, FIELD_REF, KEY_REF, REFERENCE, RESOURCE_REF, VALUE_FROM};
+use super::{exactly_one, objects};
+use crate::health::fields::{Mistakes, Object, allowed};
 use crate::manifest::quantity::{bytes, millicores};
 use crate::manifest::variables::{Fact, Value, Variable};
 
-/// What a fieldRef may name.
-const FIELDS: &str = "metadata.name, metadata.namespace, metadata.uid, metadata.labels['KEY'], \
-    metadata.annotations['KEY'], spec.nodeName, spec.serviceAccountName, status.hostIP, \
-    status.podIP, status.podIPs";
+const LATER: &[&str] = &["fileKeyRef"];
 
 /// A container's variables: those of envFrom first, as those of env go over them.
 pub(super) fn env(
@@ -26,7 +24,7 @@ pub(super) fn env(
         env_from(&source, scope, &mut env, mistakes);
     }
     for variable in objects(object, "env", mistakes) {
-        variable.only(&["name", "value", "valueFrom"], &[], mistakes);
+        variable.known(ENV, &[], mistakes);
         let Some(name) = variable.required("name", mistakes) else { continue };
         if !is_name(&name) {
             let what = format!("{name:?} is no variable's name: printable ASCII without = is");
@@ -58,16 +56,10 @@ fn env_from(
     env: &mut Vec<Variable>,
     mistakes: &mut Mistakes,
 ) {
-    object.only(&["prefix", "configMapRef", "secretRef"], &[], mistakes);
+    object.known(ENV_FROM, &[], mistakes);
     let prefix = object.string("prefix", mistakes).unwrap_or_default();
-    let both = ["configMapRef", "secretRef"];
-    let there: Vec<&str> = both.into_iter().filter(|field| object.get(field).is_some()).collect();
-    let [field] = there[..] else {
-        let what = "exactly one of configMapRef and secretRef is wanted";
-        return mistakes.add(object.path.clone(), what);
-    };
-    let Some(reference) = object.object(field, mistakes) else { return };
-    reference.only(&["name", "optional"], &[], mistakes);
+    let Some((field, reference)) = exactly_one(object, ENV_FROM, &[], mistakes) else { return };
+    reference.known(REFERENCE, &[], mistakes);
     let optional = reference.boolean("optional", mistakes).unwrap_or(false);
     let secret = field == "secretRef";
     let data =
@@ -89,30 +81,23 @@ fn value_from(
     amounts: &Amounts,
     mistakes: &mut Mistakes,
 ) -> Option<Value> {
-    let sources = ["fieldRef", "resourceFieldRef", "configMapKeyRef", "secretKeyRef"];
-    from.only(&sources, &["fileKeyRef"], mistakes);
-    let there: Vec<&str> =
-        sources.into_iter().filter(|source| from.get(source).is_some()).collect();
-    let [source] = there[..] else {
-        let what = format!("exactly one of {} is wanted", sources.join(", "));
-        mistakes.add(from.path.clone(), what);
-        return None;
-    };
-    let object = from.object(source, mistakes)?;
+    from.known(VALUE_FROM, LATER, mistakes);
+    let (source, object) = exactly_one(from, VALUE_FROM, LATER, mistakes)?;
     match source {
         "fieldRef" => {
-            object.only(&["fieldPath", "apiVersion"], &[], mistakes);
+            object.known(FIELD_REF, &[], mistakes);
             let path = object.required("fieldPath", mistakes)?;
             let value = field(&path, scope);
             if value.is_none() {
+                let fields = allowed(FIELD_REF, "fieldPath");
                 mistakes
-                    .add(object.at("fieldPath"), format!("is \"{path}\": {FIELDS} are allowed"));
+                    .add(object.at("fieldPath"), format!("is \"{path}\": {fields} are allowed"));
             }
             value
         }
         "resourceFieldRef" => resource(&object, scope.amounts, Some(amounts), mistakes),
         _ => {
-            object.only(&["name", "key", "optional"], &[], mistakes);
+            object.known(KEY_REF, &[], mistakes);
             let optional = object.boolean("optional", mistakes).unwrap_or(false);
             let key = object.required("key", mistakes)?;
             let secret = source == "secretKeyRef";
@@ -174,7 +159,7 @@ pub(super) fn resource(
     own: Option<&Amounts>,
     mistakes: &mut Mistakes,
 ) -> Option<Value> {
-    object.only(&["resource", "divisor", "containerName"], &[], mistakes);
+    object.known(RESOURCE_REF, &[], mistakes);
     let named = match own {
         None => object.required("containerName", mistakes),
         Some(_) => object.string("containerName", mistakes),
@@ -192,12 +177,11 @@ pub(super) fn resource(
             found?
         }
     };
-    let names = ["limits.cpu", "limits.memory", "requests.cpu", "requests.memory"];
     object.required("resource", mistakes)?;
-    let name = super::one_of(object, "resource", &names, mistakes)?;
+    let name = object.word(RESOURCE_REF, "resource", mistakes)?;
     let is_cpu = name.ends_with("cpu");
     let read = if is_cpu { millicores } else { bytes };
-    let divisor = super::resources::amount(object, "divisor", "1, 1m and 1Mi", read, mistakes);
+    let divisor = amount(object, RESOURCE_REF, "divisor", read, mistakes);
     let one = if is_cpu { 1000 } else { 1 };
     let divisor = divisor.filter(|divisor| *divisor > 0).unwrap_or(one);
     let (limit, request) = if is_cpu {

@@ -1,10 +1,15 @@
-//! That a manifest with every field, and the guide's list of fields, have just what the parser
-//! takes. The parser itself says what that is: by what it asks of each object.
+//! That a manifest with every field, the guide's list of fields, and what `halectl explain`
+//! says of each, have just what the parser takes. The parser itself says what that is: by what
+//! it asks of each object, and by what it makes of a manifest with one field changed.
 
 use std::collections::BTreeSet;
 
-use super::parse;
-use crate::health::fields::ASKED;
+use serde_json::{Value, json};
+
+use super::schema::{CONFIG_MAP, POD as POD_FIELDS, SECRET};
+use super::{all, parse};
+use crate::health::fields::{ASKED, Field, Mistakes, Shape, listed as listed_words};
+use crate::manifest::PodPlan;
 
 const POD: &str = include_str!("../../../integration/pods/every-field.yaml");
 const GUIDE: &str = include_str!("../../../docs/guide.md");
@@ -34,9 +39,10 @@ fn place(path: &str) -> String {
     ] {
         place = place.replace(one, all);
     }
-    // It is one and the same on both levels.
-    let profile = "securityContext.seccompProfile";
-    if place.ends_with(profile) { profile.to_owned() } else { place }
+    // They are one and the same on both levels.
+    let shared = ["securityContext.seccompProfile", "securityContext.seLinuxOptions"];
+    let shared = shared.into_iter().find(|shared| place.ends_with(shared));
+    shared.map_or(place, str::to_owned)
 }
 
 /// The fields that may be there, and those that are.
@@ -99,4 +105,134 @@ fn the_guide_lists_every_field_and_no_other() {
         missing.is_empty() && extra.is_empty(),
         "docs/guide.md lacks {missing:#?} and has {extra:#?}"
     );
+}
+
+/// A field that the manifest has, and where.
+struct Place {
+    pointer: String,
+    field: Field,
+}
+
+/// Every field of the manifest with what the table says of it.
+fn places(documents: &[Value]) -> Vec<Place> {
+    let mut places = Vec::new();
+    for (at, fields) in [CONFIG_MAP, SECRET, POD_FIELDS].into_iter().enumerate() {
+        walk(&documents[at], fields, &format!("/{at}"), &mut places);
+    }
+    places
+}
+
+fn walk(value: &Value, fields: &'static [Field], above: &str, places: &mut Vec<Place>) {
+    for (name, value) in value.as_object().expect(above) {
+        let pointer = format!("{above}/{name}");
+        let field = fields.iter().find(|field| field.name == name);
+        let field = *field.unwrap_or_else(|| panic!("explain knows nothing of {pointer}"));
+        match field.shape {
+            Shape::Object(below) => walk(value, below, &pointer, places),
+            Shape::Objects(below) => {
+                for (at, value) in value.as_array().expect(above).iter().enumerate() {
+                    walk(value, below, &format!("{pointer}/{at}"), places);
+                }
+            }
+            _ => {}
+        }
+        places.push(Place { pointer, field });
+    }
+}
+
+/// What the parser makes of the manifest with this instead; `None`: without it.
+fn with(documents: &[Value], pointer: &str, value: Option<Value>) -> Result<Vec<PodPlan>, String> {
+    let mut documents = Value::Array(documents.to_vec());
+    let (above, name) = pointer.rsplit_once('/').unwrap();
+    let object = documents.pointer_mut(above).and_then(Value::as_object_mut).unwrap();
+    match value {
+        Some(value) => object.insert(name.to_owned(), value),
+        None => object.remove(name),
+    };
+    let mut mistakes = Mistakes::default();
+    let mut plans = all(documents.as_array().unwrap(), &mut mistakes);
+    if !mistakes.0.is_empty() {
+        let told: Vec<String> = mistakes.0.iter().map(ToString::to_string).collect();
+        return Err(told.join("\n"));
+    }
+    // The text differs, of course.
+    plans.iter_mut().for_each(|plan| plan.document = Value::Null);
+    Ok(plans)
+}
+
+/// Values that a field can't have.
+fn wrong(field: &Field) -> Vec<Value> {
+    let beyond = |least: u64, most: u64| {
+        let below = least.checked_sub(1);
+        [Some(most + 1), below].into_iter().flatten().map(Value::from).collect::<Vec<_>>()
+    };
+    match field.shape {
+        Shape::Text(_) | Shape::Other(_) => vec![json!({"x": "y"}), json!(["x"])],
+        Shape::Flag(_) => vec![json!("yes"), json!(1)],
+        Shape::Number(least, most, _) => [beyond(least, most), vec![json!("x")]].concat(),
+        Shape::Numbers(least, most) => {
+            let list = |value: Value| json!([value]);
+            beyond(least, most).into_iter().map(list).chain([json!(1)]).collect()
+        }
+        Shape::Quantity(..) => vec![json!("lots"), json!([])],
+        Shape::Word(..) => vec![json!("nonsense"), json!(1)],
+        Shape::Texts => vec![json!("x"), json!([{}])],
+        Shape::Map => vec![json!("x"), json!({"x": {}})],
+        Shape::Object(_) => vec![json!("x"), json!([])],
+        Shape::Objects(_) => vec![json!("x"), json!(["x"])],
+    }
+}
+
+/// The default, where it is a value.
+fn default(field: &Field) -> Option<Value> {
+    match field.shape {
+        Shape::Flag(default) => default.parse().ok().map(Value::Bool),
+        Shape::Number(_, _, default) => default.map(Value::from),
+        Shape::Word(words, default) if words.contains(&default) => Some(json!(default)),
+        Shape::Quantity(_, default) if !default.is_empty() => Some(json!(default)),
+        _ => None,
+    }
+}
+
+#[test]
+fn what_is_explained_of_a_field_is_what_the_parser_does() {
+    let documents: Vec<Value> = serde_saphyr::from_multiple(POD).unwrap();
+    let places = places(&documents);
+    assert!(places.len() > 300, "only {} fields were looked at", places.len());
+    let mut faults = Vec::new();
+    for Place { pointer, field } in &places {
+        let mut fault = |what: String| faults.push(format!("{pointer}: {what}"));
+        if field.needed && with(&documents, pointer, None).is_ok() {
+            fault("need not be there".to_owned());
+        }
+        // Text that means nothing may be anything.
+        let idle = field.about == "Not looked at." && !matches!(field.shape, Shape::Flag(_));
+        for value in wrong(field).into_iter().filter(|_| !idle) {
+            let is_text = value.is_string();
+            match (with(&documents, pointer, Some(value.clone())), field.shape) {
+                (Ok(_), _) => fault(format!("{value} is taken")),
+                (Err(told), Shape::Word(words, _)) if is_text => {
+                    if !told.contains(&listed_words(words)) {
+                        fault(format!("{value} is answered by {told}"));
+                    }
+                }
+                (Err(_), _) => {}
+            }
+        }
+        if let Some(default) = default(field) {
+            let given = with(&documents, pointer, Some(default)).ok();
+            // What needs another value of this field is wrong either way.
+            if given != with(&documents, pointer, None).ok() {
+                fault("is something else without it".to_owned());
+            }
+        }
+        let Shape::Word(words, _) = field.shape else { continue };
+        for word in words {
+            let told = with(&documents, pointer, Some(json!(word))).err().unwrap_or_default();
+            if told.contains(&format!("is \"{word}\"")) {
+                fault(told);
+            }
+        }
+    }
+    assert!(faults.is_empty(), "{faults:#?}");
 }

@@ -5,11 +5,9 @@ use std::collections::BTreeMap;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 
+use super::schema::{CONFIG_MAP, METADATA, SECRET};
 use super::subdomain;
 use crate::health::fields::{Mistakes, Object};
-
-/// Metadata that says nothing here, but stands in what kubectl writes.
-const METADATA: &[&str] = &["name", "namespace", "labels", "annotations", "creationTimestamp"];
 
 /// By namespace and name.
 type ByName = BTreeMap<(String, String), Data>;
@@ -26,16 +24,16 @@ pub(super) struct Sources {
 impl Sources {
     /// Takes in a document.
     pub(super) fn read(&mut self, object: &Object<'_>, secret: bool, mistakes: &mut Mistakes) {
-        let own = if secret { ["data", "stringData", "type"] } else { ["data", "binaryData", ""] };
-        let mut fields = vec!["apiVersion", "kind", "metadata", "immutable"];
-        fields.extend(own.iter().filter(|field| !field.is_empty()));
-        object.only(&fields, &[], mistakes);
+        object.known(if secret { SECRET } else { CONFIG_MAP }, &[], mistakes);
         object.boolean("immutable", mistakes);
         let Some(metadata) = object.object("metadata", mistakes) else {
             return mistakes.add(object.path.clone(), "field \"metadata\" is missing");
         };
-        metadata.only(METADATA, &[], mistakes);
+        metadata.known(METADATA, &[], mistakes);
         let name = subdomain(&metadata, "name", mistakes);
+        for unused in ["labels", "annotations"] {
+            metadata.string_map(unused, mistakes);
+        }
         let namespace = metadata.string("namespace", mistakes).unwrap_or_else(|| "default".into());
         let mut data = Data::new();
         let (plain, encoded) = if secret { ("stringData", "data") } else { ("data", "binaryData") };

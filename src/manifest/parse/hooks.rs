@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use super::schema::{CONTAINER, HOOK, LIFECYCLE, SLEEP};
-use super::{objects, one_of};
-use crate::health::fields::{Mistakes, Object, words};
+use super::objects;
+use super::schema::{CONTAINER, EXIT_CODES, HOOK, LIFECYCLE, RULE, SLEEP};
+use crate::health::fields::{Field, Mistakes, Object};
 use crate::health::schema::{self, Ports};
 use crate::health::{
     ContainerPolicy, Handler, Hook, Hooks, RestartPolicy, RestartRule, RuleAction,
@@ -15,13 +15,13 @@ const MAX_RULES: usize = 20;
 /// Exit codes of one rule.
 const MAX_CODES: usize = 255;
 
-/// A restart policy's name.
+/// A restart policy, by the table of what it is a field of.
 pub(super) fn restart_policy(
     object: &Object<'_>,
-    allowed: &[&str],
+    fields: &'static [Field],
     mistakes: &mut Mistakes,
 ) -> Option<RestartPolicy> {
-    one_of(object, "restartPolicy", allowed, mistakes).map(|name| match name {
+    object.word(fields, "restartPolicy", mistakes).map(|name| match name {
         "OnFailure" => RestartPolicy::OnFailure,
         "Never" => RestartPolicy::Never,
         _ => RestartPolicy::Always,
@@ -34,7 +34,7 @@ pub(super) fn policy(
     ports: Ports<'_>,
     mistakes: &mut Mistakes,
 ) -> ContainerPolicy {
-    let restart = restart_policy(object, words(CONTAINER, "restartPolicy"), mistakes);
+    let restart = restart_policy(object, CONTAINER, mistakes);
     let rules = rules(object, mistakes);
     if !rules.is_empty() && restart.is_none() {
         let what = "needs a restartPolicy of the container's own beside it";
@@ -86,24 +86,19 @@ fn rules(object: &Object<'_>, mistakes: &mut Mistakes) -> Vec<RestartRule> {
 }
 
 fn rule(rule: &Object<'_>, mistakes: &mut Mistakes) -> Option<RestartRule> {
-    rule.only(&["action", "exitCodes"], &[], mistakes);
+    rule.known(RULE, &[], mistakes);
     rule.required("action", mistakes)?;
-    let action = one_of(rule, "action", &["Restart", "RestartAllContainers"], mistakes);
+    let action = rule.word(RULE, "action", mistakes);
     let Some(codes) = rule.object("exitCodes", mistakes) else {
         mistakes.add(rule.path.clone(), "field \"exitCodes\" is missing");
         return None;
     };
-    codes.only(&["operator", "values"], &[], mistakes);
+    codes.known(EXIT_CODES, &[], mistakes);
     codes.required("operator", mistakes)?;
-    let operator = one_of(&codes, "operator", &["In", "NotIn"], mistakes);
+    let operator = codes.word(EXIT_CODES, "operator", mistakes);
     let mut values = Vec::new();
-    for (path, value) in codes.list("values", mistakes) {
-        match value.as_u64().filter(|code| *code <= 255) {
-            Some(code) => values.push(i32::try_from(code).unwrap_or(255)),
-            None => {
-                mistakes.add(path, format!("is {value}: whole numbers from 0 to 255 are allowed"));
-            }
-        }
+    for code in codes.numbers(EXIT_CODES, "values", mistakes) {
+        values.push(code as i32);
     }
     if values.is_empty() || values.len() > MAX_CODES {
         let what = format!("has {} exit codes: 1 to {MAX_CODES} are allowed", values.len());

@@ -22,7 +22,7 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use super::{Errors, Located, PodPlan};
-use crate::health::fields::{Mistake, Mistakes, Object, nearest};
+use crate::health::fields::{Field, Mistake, Mistakes, Object, kinds};
 use files::Sources;
 use locate::Places;
 pub use schema::EXPLAINED;
@@ -78,7 +78,7 @@ fn all(documents: &[Value], mistakes: &mut Mistakes) -> Vec<PodPlan> {
             mistakes.add(object.path.clone(), "field \"kind\" is missing");
             continue;
         }
-        let kind = one_of(&object, "kind", &kinds, mistakes);
+        let kind = object.one_of("kind", &kinds, mistakes);
         match (kind, object.required("apiVersion", mistakes).as_deref()) {
             // Its fields are another kind's.
             (None, _) => {}
@@ -157,22 +157,26 @@ fn subdomain(object: &Object<'_>, field: &str, mistakes: &mut Mistakes) -> Optio
     good.then_some(text)
 }
 
-/// A word of a list.
-fn one_of<'w>(
-    object: &Object<'_>,
-    field: &str,
-    words: &[&'w str],
+/// The one of a table's kinds that an object has, and what is in it. `later`: those that haled
+/// doesn't know yet.
+fn exactly_one<'o>(
+    object: &'o Object<'_>,
+    fields: &'static [Field],
+    later: &[&str],
     mistakes: &mut Mistakes,
-) -> Option<&'w str> {
-    let text = object.string(field, mistakes)?;
-    let found = words.iter().find(|word| **word == text).copied();
-    if found.is_none() {
-        let meant = nearest(&text, words.iter().copied());
-        let meant = meant.map(|near| format!(", did you mean \"{near}\"?")).unwrap_or_default();
-        let what = format!("is \"{text}\": {} are allowed{meant}", words.join(", "));
-        mistakes.add(object.at(field), what);
+) -> Option<(&'static str, Object<'o>)> {
+    let kinds = kinds(fields);
+    let there = kinds.iter().copied().filter(|kind| object.get(kind).is_some());
+    let there: Vec<&'static str> = there.collect();
+    if let [kind] = there[..] {
+        return Some((kind, object.object(kind, mistakes)?));
     }
-    found
+    // One of another kind has been told already.
+    if !there.is_empty() || !later.iter().any(|kind| object.get(kind).is_some()) {
+        let what = format!("exactly one of {} is wanted", kinds.join(", "));
+        mistakes.add(object.path.clone(), what);
+    }
+    None
 }
 
 /// The objects of a list.

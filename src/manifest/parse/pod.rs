@@ -9,10 +9,10 @@ use super::container::{self, Scope};
 use super::files::Sources;
 use super::hooks::restart_policy;
 use super::resources::Amounts;
-use super::schema::{METADATA, POD, SPEC};
+use super::schema::{DNS_CONFIG, DNS_OPTION, HOST_ALIAS, METADATA, POD, SPEC};
 use super::security::{self, PodSecurity};
-use super::{label, objects, one_of, subdomain, volumes};
-use crate::health::fields::{Mistakes, Object, default_number, words};
+use super::{label, objects, subdomain, volumes};
+use crate::health::fields::{Mistakes, Object, default_number};
 use crate::health::{Heal, Policy};
 use crate::manifest::PodPlan;
 use crate::manifest::dns::{MAX_SEARCH_CHARS, MAX_SEARCHES, MAX_SERVERS};
@@ -96,10 +96,10 @@ pub(super) fn pod(
     let mut sandbox = sandbox(&spec, &name, &namespace, mistakes);
     sandbox.dns = own_dns;
     sandbox.sysctls.clone_from(&security.sysctls);
+    sandbox.selinux = security.selinux();
     let names: BTreeSet<String> = volume_names(&spec);
     let amounts = all_amounts(&spec);
-    let all = words(SPEC, "restartPolicy");
-    let restart = restart_policy(&spec, all, mistakes).unwrap_or_default();
+    let restart = restart_policy(&spec, SPEC, mistakes).unwrap_or_default();
     let scope = Scope {
         pod: &name,
         namespace: &namespace,
@@ -225,14 +225,14 @@ fn sandbox(
 /// A pod's own settings, or what is added to the node's. Neither: the node's resolv.conf as
 /// it is, which is also what ClusterFirst means without a cluster.
 fn dns(spec: &Object<'_>, mistakes: &mut Mistakes) -> (Option<Dns>, Option<Dns>) {
-    let policy = one_of(spec, "dnsPolicy", words(SPEC, "dnsPolicy"), mistakes);
+    let policy = spec.word(SPEC, "dnsPolicy", mistakes);
     let Some(object) = spec.object("dnsConfig", mistakes) else {
         if policy == Some("None") {
             mistakes.add(spec.at("dnsPolicy"), "None needs a dnsConfig with nameservers");
         }
         return (None, None);
     };
-    object.only(&["nameservers", "searches", "options"], &[], mistakes);
+    object.known(DNS_CONFIG, &[], mistakes);
     let servers = object.strings("nameservers", mistakes);
     for (at, server) in servers.iter().enumerate() {
         if server.parse::<std::net::IpAddr>().is_err() {
@@ -242,7 +242,7 @@ fn dns(spec: &Object<'_>, mistakes: &mut Mistakes) -> (Option<Dns>, Option<Dns>)
     }
     let mut options = Vec::new();
     for option in objects(&object, "options", mistakes) {
-        option.only(&["name", "value"], &[], mistakes);
+        option.known(DNS_OPTION, &[], mistakes);
         let name = option.required("name", mistakes);
         let value = option.string("value", mistakes);
         options.extend(name.map(|name| match value {
@@ -274,7 +274,7 @@ fn dns(spec: &Object<'_>, mistakes: &mut Mistakes) -> (Option<Dns>, Option<Dns>)
 fn host_aliases(spec: &Object<'_>, mistakes: &mut Mistakes) -> Vec<HostAlias> {
     let mut aliases = Vec::new();
     for alias in objects(spec, "hostAliases", mistakes) {
-        alias.only(&["ip", "hostnames"], &[], mistakes);
+        alias.known(HOST_ALIAS, &[], mistakes);
         let names = alias.strings("hostnames", mistakes);
         let good = |name: &String| name.split('.').all(super::is_label);
         if names.is_empty() || !names.iter().all(good) {

@@ -3,8 +3,8 @@
 use serde_json::Value;
 
 use super::schema::{AMOUNTS, PORT, RESOURCES};
-use super::{label, objects, one_of};
-use crate::health::fields::{Mistakes, Object, words};
+use super::{label, objects};
+use crate::health::fields::{Field, Mistakes, Object, examples};
 use crate::manifest::quantity::{bytes, millicores};
 use crate::network::PortMapping;
 use crate::oci::model::Resources;
@@ -38,7 +38,7 @@ pub(super) fn ports(
         }
         let container_port = number("containerPort", mistakes);
         let host_port = number("hostPort", mistakes);
-        let protocol = one_of(&port, "protocol", words(PORT, "protocol"), mistakes);
+        let protocol = port.word(PORT, "protocol", mistakes);
         let protocol = protocol.unwrap_or("TCP").to_ascii_lowercase();
         let host_ip = port.string("hostIP", mistakes).filter(|ip| !ip.is_empty());
         let host_ip = host_ip.and_then(|ip| {
@@ -71,8 +71,8 @@ pub(super) fn amounts(object: &Object<'_>, mistakes: &mut Mistakes) -> Amounts {
     let mut read = |field: &str| {
         let Some(amounts) = both.object(field, mistakes) else { return (None, None) };
         amounts.known(AMOUNTS, &["ephemeral-storage"], mistakes);
-        let cpu = amount(&amounts, "cpu", "500m and 2", millicores, mistakes);
-        (cpu, amount(&amounts, "memory", "64Mi and 1G", bytes, mistakes))
+        let cpu = amount(&amounts, AMOUNTS, "cpu", millicores, mistakes);
+        (cpu, amount(&amounts, AMOUNTS, "memory", bytes, mistakes))
     };
     let (cpu_limit, memory_limit) = read("limits");
     let (cpu_request, memory_request) = read("requests");
@@ -108,8 +108,8 @@ impl Amounts {
 /// A quantity, written as a string or as a number.
 pub(super) fn amount(
     object: &Object<'_>,
+    fields: &[Field],
     name: &str,
-    examples: &str,
     read: impl Fn(&str) -> Option<u64>,
     mistakes: &mut Mistakes,
 ) -> Option<u64> {
@@ -120,6 +120,7 @@ pub(super) fn amount(
     };
     let amount = read(&text);
     if amount.is_none() {
+        let examples = examples(fields, name);
         mistakes.add(object.at(name), format!("\"{text}\" is no quantity: {examples} are"));
     }
     amount

@@ -2,30 +2,22 @@
 
 use std::collections::BTreeMap;
 
-use super::{objects, one_of};
+use super::objects;
+use super::schema::{
+    CAPABILITIES, CONTAINER_SECURITY, POD_SECURITY, SECCOMP_PROFILE, SELINUX_OPTIONS, SYSCTL,
+};
 use crate::health::fields::{Mistakes, Object};
 use crate::manifest::OWN_IDS;
-use crate::oci::model::{CapabilityRequest, Profile, Security, UserRequest};
+use crate::oci::model::{CapabilityRequest, Profile, Security, SelinuxOptions, UserRequest};
 
-/// In both.
-const SHARED: &[&str] = &["runAsUser", "runAsGroup", "runAsNonRoot", "seccompProfile"];
-const POD: &[&str] = &["fsGroup", "supplementalGroups", "sysctls"];
 const POD_LATER: &[&str] = &[
     "appArmorProfile",
     "fsGroupChangePolicy",
     "seLinuxChangePolicy",
-    "seLinuxOptions",
     "supplementalGroupsPolicy",
     "windowsOptions",
 ];
-const CONTAINER: &[&str] = &[
-    "allowPrivilegeEscalation",
-    "capabilities",
-    "privileged",
-    "procMount",
-    "readOnlyRootFilesystem",
-];
-const CONTAINER_LATER: &[&str] = &["appArmorProfile", "seLinuxOptions", "windowsOptions"];
+const CONTAINER_LATER: &[&str] = &["appArmorProfile", "windowsOptions"];
 /// The highest uid and gid, as in Kubernetes.
 const MAX_ID: u64 = i32::MAX as u64;
 /// The same in a pod with users of its own: it has no others.
@@ -38,6 +30,8 @@ struct Shared {
     group: Option<u32>,
     non_root: Option<bool>,
     seccomp: Option<Profile>,
+    /// A container's takes the place of the pod's whole.
+    selinux: Option<SelinuxOptions>,
 }
 
 /// A pod's securityContext.
@@ -52,12 +46,17 @@ pub(super) struct PodSecurity {
 }
 
 impl PodSecurity {
+    /// Of the pod's own process, and of containers that say nothing else.
+    pub(super) fn selinux(&self) -> SelinuxOptions {
+        self.shared.selinux.clone().unwrap_or_default()
+    }
+
     pub(super) fn read(spec: &Object<'_>, mistakes: &mut Mistakes) -> Self {
         let most = if own_users(spec) { MAX_OWN_ID } else { MAX_ID };
         let Some(object) = spec.object("securityContext", mistakes) else {
             return Self { most, ..Self::default() };
         };
-        object.only(&[SHARED, POD].concat(), POD_LATER, mistakes);
+        object.known(POD_SECURITY, POD_LATER, mistakes);
         let mut groups = Vec::new();
         for (path, value) in object.list("supplementalGroups", mistakes) {
             match value.as_u64().filter(|id| *id <= most) {
@@ -67,7 +66,7 @@ impl PodSecurity {
         }
         let mut sysctls = BTreeMap::new();
         for sysctl in objects(&object, "sysctls", mistakes) {
-            sysctl.only(&["name", "value"], &[], mistakes);
+            sysctl.known(SYSCTL, &[], mistakes);
             let name = sysctl.required("name", mistakes);
             let value = sysctl.required("value", mistakes);
             // Written with slashes or dots, as in Kubernetes.
@@ -87,6 +86,7 @@ impl Shared {
             group: id(object, "runAsGroup", most, mistakes),
             non_root: object.boolean("runAsNonRoot", mistakes),
             seccomp: seccomp(object, mistakes),
+            selinux: selinux(object, mistakes),
         }
     }
 }
@@ -108,7 +108,7 @@ pub(super) fn security(
     let mut path = object.path.clone();
     if let Some(own) = own {
         path.clone_from(&own.path);
-        own.only(&[SHARED, CONTAINER].concat(), CONTAINER_LATER, mistakes);
+        own.known(CONTAINER_SECURITY, CONTAINER_LATER, mistakes);
         shared = Shared::read(&own, pod.most, mistakes);
         let flag = |name, mistakes: &mut Mistakes| own.boolean(name, mistakes);
         security.privileged = flag("privileged", mistakes).unwrap_or(false);
@@ -126,7 +126,7 @@ pub(super) fn security(
             let what = "can't be false for a container that is privileged or has SYS_ADMIN";
             mistakes.add(own.at("allowPrivilegeEscalation"), what);
         }
-        one_of(&own, "procMount", &["Default"], mistakes);
+        own.word(CONTAINER_SECURITY, "procMount", mistakes);
     }
     let user = shared.user.or(pod.shared.user);
     let non_root = shared.non_root.or(pod.shared.non_root).unwrap_or(false);
@@ -143,6 +143,7 @@ pub(super) fn security(
     // haled's default for a pod nobody else looks after, as a kubelet with SeccompDefault has it.
     let seccomp = shared.seccomp.or_else(|| pod.shared.seccomp.clone());
     security.seccomp = seccomp.unwrap_or(Profile::RuntimeDefault);
+    security.selinux = shared.selinux.or_else(|| pod.shared.selinux.clone()).unwrap_or_default();
     (security, non_root)
 }
 
@@ -154,7 +155,7 @@ fn capabilities(object: &Object<'_>, mistakes: &mut Mistakes) -> CapabilityReque
     let Some(capabilities) = object.object("capabilities", mistakes) else {
         return CapabilityRequest::default();
     };
-    capabilities.only(&["add", "drop"], &[], mistakes);
+    capabilities.known(CAPABILITIES, &[], mistakes);
     CapabilityRequest {
         add: capabilities.strings("add", mistakes),
         drop: capabilities.strings("drop", mistakes),
@@ -162,12 +163,30 @@ fn capabilities(object: &Object<'_>, mistakes: &mut Mistakes) -> CapabilityReque
     }
 }
 
+/// Which parts a label can have is said by the room that makes it.
+fn selinux(object: &Object<'_>, mistakes: &mut Mistakes) -> Option<SelinuxOptions> {
+    let options = object.object("seLinuxOptions", mistakes)?;
+    options.known(SELINUX_OPTIONS, &[], mistakes);
+    let mut part = |name: &str| {
+        let part = options.string(name, mistakes).unwrap_or_default();
+        if !SelinuxOptions::can_have(name, &part) {
+            mistakes.add(options.at(name), format!("{part:?} is no part of an SELinux label"));
+        }
+        part
+    };
+    Some(SelinuxOptions {
+        user: part("user"),
+        role: part("role"),
+        kind: part("type"),
+        level: part("level"),
+    })
+}
+
 fn seccomp(object: &Object<'_>, mistakes: &mut Mistakes) -> Option<Profile> {
     let profile = object.object("seccompProfile", mistakes)?;
-    profile.only(&["type", "localhostProfile"], &[], mistakes);
+    profile.known(SECCOMP_PROFILE, &[], mistakes);
     profile.required("type", mistakes)?;
-    let kinds = ["RuntimeDefault", "Unconfined", "Localhost"];
-    let kind = one_of(&profile, "type", &kinds, mistakes)?;
+    let kind = profile.word(SECCOMP_PROFILE, "type", mistakes)?;
     let local = profile.string("localhostProfile", mistakes);
     match (kind, local) {
         ("Localhost", Some(path))

@@ -4,7 +4,7 @@ use super::*;
 use crate::health::Heal;
 use crate::health::RestartPolicy;
 use crate::manifest::Facts;
-use crate::oci::model::{PidMode, Profile};
+use crate::oci::model::{PidMode, Profile, SelinuxOptions};
 
 const EXAM: &str = include_str!("../../../integration/pods/liveness-exam.yaml");
 const FAST: &str = include_str!("../../../integration/pods/liveness-exam-fast.yaml");
@@ -283,6 +283,33 @@ fn a_pod_with_much_in_it_is_read_whole() {
     ];
     assert_eq!(env, wanted);
     assert_eq!((config.attempt, config.log_path.to_str()), (3, Some("app/3.log")));
+}
+
+#[test]
+fn a_containers_selinux_options_stand_in_place_of_the_pods() {
+    let pod = |options: &str| {
+        let text = format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: a}}\nspec:\n  securityContext: {{seLinuxOptions: {options}}}\n  containers:\n  - {{name: a, image: x}}\n  - name: b\n    image: x\n    securityContext: {{seLinuxOptions: {{type: b_t}}}}\n"
+        );
+        parse(&text).map(|mut plans| plans.remove(0))
+    };
+    let plan = pod("{user: u, role: r, type: t, level: \"s0:c1,c2\"}").unwrap();
+    let whole = SelinuxOptions {
+        user: "u".into(),
+        role: "r".into(),
+        kind: "t".into(),
+        level: "s0:c1,c2".into(),
+    };
+    assert_eq!(plan.sandbox.selinux, whole);
+    let of = |at: usize| &plan.containers[at].config.security.selinux;
+    assert_eq!(of(0), &whole);
+    assert_eq!(of(1), &SelinuxOptions { kind: "b_t".into(), ..SelinuxOptions::default() });
+    let told = pod("{type: \"a:b\", lvl: x}").unwrap_err().to_string();
+    for part in
+        ["seLinuxOptions.type: \"a:b\" is no part of an SELinux label", "unknown field \"lvl\""]
+    {
+        assert!(told.contains(part), "{told}");
+    }
 }
 
 #[test]

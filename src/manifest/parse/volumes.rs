@@ -9,8 +9,12 @@ use super::container::{Scope, pull_policy};
 use super::env;
 use super::files::Data;
 use super::resources::amount;
-use super::{absolute, label, objects, one_of};
-use crate::health::fields::{Mistakes, Object};
+use super::schema::{
+    CONFIG_FILES, EMPTY_DIR, FIELD_ITEM, HOST_PATH, IMAGE, ITEM, OWN_FILES, PROJECTED,
+    SECRET_FILES, SOURCE, SOURCE_FIELDS, SOURCE_KEYS, VOLUME, VOLUME_FIELD_REF, VOLUME_MOUNT,
+};
+use super::{absolute, exactly_one, label, objects};
+use crate::health::fields::{Mistakes, Object, allowed, default_number};
 use crate::manifest::quantity::bytes;
 use crate::manifest::volumes::is_relative;
 use crate::manifest::{
@@ -18,27 +22,10 @@ use crate::manifest::{
 };
 use crate::oci::model::Propagation;
 
-/// Kinds of volume.
-const SOURCES: &[&str] =
-    &["emptyDir", "hostPath", "configMap", "secret", "downwardAPI", "projected", "image"];
-const SOURCES_LATER: &[&str] = &["csi", "ephemeral", "fc", "iscsi", "nfs", "persistentVolumeClaim"];
-/// Kinds of source of a projected volume.
-const PROJECTED: &[&str] = &["configMap", "secret", "downwardAPI"];
-const PROJECTED_LATER: &[&str] = &["clusterTrustBundle", "podCertificate", "serviceAccountToken"];
-/// What a fieldRef of a volume may name.
-const FIELDS: &str = "metadata.name, metadata.namespace, metadata.uid, metadata.labels, \
-    metadata.labels['KEY'], metadata.annotations, metadata.annotations['KEY']";
-const MOUNT: &[&str] = &[
-    "name",
-    "mountPath",
-    "subPath",
-    "subPathExpr",
-    "readOnly",
-    "recursiveReadOnly",
-    "mountPropagation",
-];
-/// A ConfigMap's or Secret's file that says nothing else.
-const DEFAULT_MODE: u32 = 0o644;
+/// Kinds of volume that are refused.
+const VOLUME_LATER: &[&str] = &["csi", "ephemeral", "fc", "iscsi", "nfs", "persistentVolumeClaim"];
+/// Kinds of source of a projected volume that are.
+const SOURCE_LATER: &[&str] = &["clusterTrustBundle", "podCertificate", "serviceAccountToken"];
 
 /// Every volume of a pod.
 pub(super) fn volumes(
@@ -48,7 +35,7 @@ pub(super) fn volumes(
 ) -> Vec<Volume> {
     let mut volumes: Vec<Volume> = Vec::new();
     for object in objects(spec, "volumes", mistakes) {
-        object.only(&[&["name"], SOURCES].concat(), SOURCES_LATER, mistakes);
+        object.known(VOLUME, VOLUME_LATER, mistakes);
         let name = label(&object, "name", mistakes);
         if name.as_ref().is_some_and(|name| volumes.iter().any(|volume| volume.name == *name)) {
             mistakes.add(
@@ -56,7 +43,7 @@ pub(super) fn volumes(
                 format!("\"{}\" is there twice", name.as_ref().unwrap_or(&String::new())),
             );
         }
-        let source = exactly_one(&object, SOURCES, SOURCES_LATER, mistakes);
+        let source = exactly_one(&object, VOLUME, VOLUME_LATER, mistakes);
         let Some((source, inner)) = source else { continue };
         let source = match source {
             "emptyDir" => Some(empty_dir(&inner, mistakes)),
@@ -69,30 +56,9 @@ pub(super) fn volumes(
     volumes
 }
 
-/// The one of `kinds` that an object has, and what is in it. `later`: those that haled doesn't
-/// know yet.
-fn exactly_one<'o>(
-    object: &'o Object<'_>,
-    kinds: &[&'static str],
-    later: &[&str],
-    mistakes: &mut Mistakes,
-) -> Option<(&'static str, Object<'o>)> {
-    let there: Vec<&'static str> =
-        kinds.iter().copied().filter(|kind| object.get(kind).is_some()).collect();
-    if let [kind] = there[..] {
-        return Some((kind, object.object(kind, mistakes)?));
-    }
-    // One of another kind has been told already.
-    if !there.is_empty() || !later.iter().any(|kind| object.get(kind).is_some()) {
-        let what = format!("exactly one of {} is wanted", kinds.join(", "));
-        mistakes.add(object.path.clone(), what);
-    }
-    None
-}
-
 fn empty_dir(object: &Object<'_>, mistakes: &mut Mistakes) -> VolumeSource {
-    object.only(&["medium", "sizeLimit"], &[], mistakes);
-    let bytes = amount(object, "sizeLimit", "64Mi and 1G", bytes, mistakes);
+    object.known(EMPTY_DIR, &[], mistakes);
+    let bytes = amount(object, EMPTY_DIR, "sizeLimit", bytes, mistakes);
     let text = object.get("sizeLimit").map(|value| match value {
         Value::String(text) => text.clone(),
         other => other.to_string(),
@@ -100,32 +66,30 @@ fn empty_dir(object: &Object<'_>, mistakes: &mut Mistakes) -> VolumeSource {
     // 0 is no limit, as in Kubernetes.
     let limit = bytes.filter(|bytes| *bytes > 0).zip(text);
     VolumeSource::EmptyDir {
-        memory: one_of(object, "medium", &["", "Memory"], mistakes) == Some("Memory"),
+        memory: object.word(EMPTY_DIR, "medium", mistakes) == Some("Memory"),
         limit: limit.map(|(bytes, text)| Limit { bytes, text }),
     }
 }
 
 fn host_path(object: &Object<'_>, mistakes: &mut Mistakes) -> Option<VolumeSource> {
-    object.only(&["path", "type"], &[], mistakes);
-    let kinds = [
-        ("", HostPathKind::Unchecked),
-        ("DirectoryOrCreate", HostPathKind::DirectoryOrCreate),
-        ("Directory", HostPathKind::Directory),
-        ("FileOrCreate", HostPathKind::FileOrCreate),
-        ("File", HostPathKind::File),
-        ("Socket", HostPathKind::Socket),
-        ("CharDevice", HostPathKind::CharDevice),
-        ("BlockDevice", HostPathKind::BlockDevice),
-    ];
-    let name = one_of(object, "type", &kinds.map(|(name, _)| name), mistakes).unwrap_or("");
-    let kind = kinds.iter().find(|(known, _)| *known == name).map(|(_, kind)| *kind)?;
+    object.known(HOST_PATH, &[], mistakes);
+    let kind = match object.word(HOST_PATH, "type", mistakes) {
+        Some("DirectoryOrCreate") => HostPathKind::DirectoryOrCreate,
+        Some("Directory") => HostPathKind::Directory,
+        Some("FileOrCreate") => HostPathKind::FileOrCreate,
+        Some("File") => HostPathKind::File,
+        Some("Socket") => HostPathKind::Socket,
+        Some("CharDevice") => HostPathKind::CharDevice,
+        Some("BlockDevice") => HostPathKind::BlockDevice,
+        _ => HostPathKind::Unchecked,
+    };
     let path = absolute(object, "path", mistakes)?.into();
     Some(VolumeSource::HostPath { path, kind })
 }
 
 fn image(object: &Object<'_>, mistakes: &mut Mistakes) -> Option<VolumeSource> {
-    object.only(&["reference", "pullPolicy"], &[], mistakes);
-    let pull = pull_policy(object, "pullPolicy", mistakes);
+    object.known(IMAGE, &[], mistakes);
+    let pull = pull_policy(object, IMAGE, "pullPolicy", mistakes);
     let reference = object.required("reference", mistakes)?;
     Some(VolumeSource::Image { reference, pull })
 }
@@ -137,19 +101,20 @@ fn of_files(
     scope: &Scope<'_>,
     mistakes: &mut Mistakes,
 ) -> VolumeSource {
-    let default = mode(object, "defaultMode", mistakes).unwrap_or(DEFAULT_MODE);
-    let secret_name = if kind == "secret" { "secretName" } else { "name" };
-    let (files, secret) = match kind {
+    let (table, name) = match kind {
+        "projected" => (PROJECTED, ""),
+        "downwardAPI" => (OWN_FILES, ""),
+        "secret" => (SECRET_FILES, "secretName"),
+        _ => (CONFIG_FILES, "name"),
+    };
+    object.known(table, &[], mistakes);
+    let default = mode(object, "defaultMode", mistakes)
+        .unwrap_or_else(|| default_number(table, "defaultMode") as u32);
+    let secret = kind == "secret";
+    let files = match kind {
         "projected" => return projected(object, default, scope, mistakes),
-        "downwardAPI" => {
-            object.only(&["items", "defaultMode"], &[], mistakes);
-            (fields(object, default, scope, mistakes), false)
-        }
-        _ => {
-            object.only(&[secret_name, "items", "defaultMode", "optional"], &[], mistakes);
-            let secret = kind == "secret";
-            (keys(object, (secret, secret_name), default, scope, mistakes), secret)
-        }
+        "downwardAPI" => fields(object, default, scope, mistakes),
+        _ => keys(object, (secret, name), default, scope, mistakes),
     };
     twice(object, &files, mistakes);
     VolumeSource::Files { files, secret }
@@ -162,17 +127,16 @@ fn projected(
     scope: &Scope<'_>,
     mistakes: &mut Mistakes,
 ) -> VolumeSource {
-    object.only(&["sources", "defaultMode"], &[], mistakes);
     let (mut all, mut secret) = (Vec::new(), false);
     for source in objects(object, "sources", mistakes) {
-        source.only(PROJECTED, PROJECTED_LATER, mistakes);
-        let kind = exactly_one(&source, PROJECTED, PROJECTED_LATER, mistakes);
+        source.known(SOURCE, SOURCE_LATER, mistakes);
+        let kind = exactly_one(&source, SOURCE, SOURCE_LATER, mistakes);
         let Some((kind, inner)) = kind else { continue };
         if kind == "downwardAPI" {
-            inner.only(&["items"], &[], mistakes);
+            inner.known(SOURCE_FIELDS, &[], mistakes);
             all.extend(fields(&inner, default, scope, mistakes));
         } else {
-            inner.only(&["name", "items", "optional"], &[], mistakes);
+            inner.known(SOURCE_KEYS, &[], mistakes);
             secret |= kind == "secret";
             all.extend(keys(&inner, (kind == "secret", "name"), default, scope, mistakes));
         }
@@ -216,7 +180,7 @@ fn keys(
     }
     let mut files = Vec::new();
     for item in objects(object, "items", mistakes) {
-        item.only(&["key", "path", "mode"], &[], mistakes);
+        item.known(ITEM, &[], mistakes);
         let key = item.required("key", mistakes);
         let path = relative(&item, "path", true, mistakes);
         let mode = mode(&item, "mode", mistakes).unwrap_or(default);
@@ -243,19 +207,13 @@ fn fields(
 ) -> Vec<VolumeFile> {
     let mut files = Vec::new();
     for item in objects(object, "items", mistakes) {
-        item.only(&["path", "mode", "fieldRef", "resourceFieldRef"], &[], mistakes);
+        item.known(FIELD_ITEM, &[], mistakes);
         let path = relative(&item, "path", true, mistakes);
         let mode = mode(&item, "mode", mistakes).unwrap_or(default);
-        let field = item.object("fieldRef", mistakes);
-        let resource = item.object("resourceFieldRef", mistakes);
-        let value = match (field, resource) {
-            (Some(field), None) => self::field(&field, scope, mistakes),
-            (None, Some(resource)) => env::resource(&resource, scope.amounts, None, mistakes),
-            _ => {
-                let what = "exactly one of fieldRef and resourceFieldRef is wanted";
-                mistakes.add(item.path.clone(), what);
-                None
-            }
+        let value = match exactly_one(&item, FIELD_ITEM, &[], mistakes) {
+            Some(("fieldRef", field)) => self::field(&field, scope, mistakes),
+            Some((_, resource)) => env::resource(&resource, scope.amounts, None, mistakes),
+            None => None,
         };
         files.extend(path.zip(value).map(|(path, value)| VolumeFile {
             path: path.into(),
@@ -268,7 +226,7 @@ fn fields(
 
 /// What a fieldRef of a volume names: no addresses, as its files are there before they are.
 fn field(object: &Object<'_>, scope: &Scope<'_>, mistakes: &mut Mistakes) -> Option<Fact> {
-    object.only(&["fieldPath", "apiVersion"], &[], mistakes);
+    object.known(VOLUME_FIELD_REF, &[], mistakes);
     let path = object.required("fieldPath", mistakes)?;
     let value = match path.as_str() {
         "metadata.labels" => Some(Fact::Plain(lines(scope.labels))),
@@ -277,7 +235,8 @@ fn field(object: &Object<'_>, scope: &Scope<'_>, mistakes: &mut Mistakes) -> Opt
         _ => None,
     };
     if value.is_none() {
-        mistakes.add(object.at("fieldPath"), format!("is \"{path}\": {FIELDS} are allowed"));
+        let fields = allowed(VOLUME_FIELD_REF, "fieldPath");
+        mistakes.add(object.at("fieldPath"), format!("is \"{path}\": {fields} are allowed"));
     }
     value
 }
@@ -316,7 +275,7 @@ pub(super) fn mounts(
 ) -> Vec<VolumeMount> {
     let mut mounts: Vec<VolumeMount> = Vec::new();
     for mount in objects(object, "volumeMounts", mistakes) {
-        mount.only(MOUNT, &[], mistakes);
+        mount.known(VOLUME_MOUNT, &[], mistakes);
         let volume = mount.required("name", mistakes);
         if let Some(name) = volume.as_ref().filter(|name| !volumes.contains(*name)) {
             let known: Vec<&str> = volumes.iter().map(String::as_str).collect();
@@ -328,11 +287,9 @@ pub(super) fn mounts(
             mistakes.add(mount.at("name"), format!("\"{name}\" is no volume of the pod; {there}"));
         }
         let readonly = mount.boolean("readOnly", mistakes).unwrap_or(false);
-        let recursive = ["Disabled", "IfPossible", "Enabled"];
-        let recursive = one_of(&mount, "recursiveReadOnly", &recursive, mistakes);
+        let recursive = mount.word(VOLUME_MOUNT, "recursiveReadOnly", mistakes);
         let recursive = recursive.is_some_and(|word| word != "Disabled");
-        let ways = ["None", "HostToContainer", "Bidirectional"];
-        let propagation = match one_of(&mount, "mountPropagation", &ways, mistakes) {
+        let propagation = match mount.word(VOLUME_MOUNT, "mountPropagation", mistakes) {
             Some("HostToContainer") => Propagation::HostToContainer,
             Some("Bidirectional") => Propagation::Bidirectional,
             _ => Propagation::Private,

@@ -45,6 +45,8 @@ type rules struct {
 	Strict bool
 	// Reject is what it says of all adjustments.
 	Reject string
+	// Evict names a container that is to be stopped; nothing else is then done.
+	Evict string
 }
 
 type line struct {
@@ -163,6 +165,10 @@ func (p *plugin) ask() {
 	}
 }
 
+func (p *plugin) Shutdown(context.Context) {
+	p.write(line{Event: "Shutdown"})
+}
+
 func (p *plugin) RunPodSandbox(_ context.Context, pod *api.PodSandbox) error {
 	return p.told("RunPodSandbox", pod, nil)
 }
@@ -266,6 +272,9 @@ func run() error {
 		}
 		if err := json.Unmarshal(text, &p.rules); err != nil {
 			return err
+		}
+		if p.rules.Evict != "" {
+			return (&evictor{plugin: p}).run(context.Background(), *name, *index, *socket)
 		}
 		options = append(options, stub.WithPluginName(*name), stub.WithPluginIdx(*index), stub.WithSocketPath(*socket))
 		if p.rules.Strict {
