@@ -86,7 +86,7 @@ async fn a_hangup_reloads_what_can_be_and_a_mistake_changes_nothing() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    let left = tokio::time::timeout(Duration::from_mins(1), waits).await.expect("it waits");
+    let left = tokio::time::timeout(crate::daemon::PATIENCE, waits).await.expect("it waits");
     assert!((3600..=7200).contains(&left), "{left}");
     daemon.remove_pod(&pod).await;
 }

@@ -1,13 +1,12 @@
 //! Limits that are changed: in the kernel, in what Status says, and over restarts.
 
 use std::collections::HashMap;
-use std::time::Duration;
 
 use haled::proto::cri;
 use haled::sys::cgroup;
 use tonic::Code;
 
-use crate::daemon::Daemon;
+use crate::daemon::{Daemon, PATIENCE};
 
 mod huge_pages;
 mod processors;
@@ -148,7 +147,7 @@ async fn what_is_refused_changes_nothing() {
     });
     let id = daemon.run_container(&pod, container).await;
     let full = async { while daemon.exec(&id, &["ls", "/tmp/full"]).await.0 != 0 {} };
-    tokio::time::timeout(Duration::from_mins(1), full).await.expect("it fills its memory");
+    tokio::time::timeout(PATIENCE, full).await.expect("it fills its memory");
     let (kernel, status) = (limits(&daemon, &id), told(&daemon, &id).await);
     let spec = || {
         let bundle = daemon.path("state").join("pods").join(&pod).join("containers").join(&id);

@@ -264,7 +264,7 @@ fn too_much_memory_is_counted_as_an_oom_kill() {
     rig.start(&wanted);
     let events = haled::sys::cgroup::oom_events(&rig.cgroup_path());
     let killed = || std::fs::read_to_string(&events).unwrap().contains("oom_kill 1");
-    let deadline = std::time::Instant::now() + std::time::Duration::from_mins(1);
+    let deadline = std::time::Instant::now() + crate::daemon::PATIENCE;
     while !killed() {
         assert!(std::time::Instant::now() < deadline, "nothing was killed for its memory");
         std::thread::sleep(std::time::Duration::from_millis(10));
