@@ -45,6 +45,7 @@
 //! | [`cli`] | halectl: everything over the socket | any other room |
 //! | [`store`] | versioned records in SQLite | what a record means |
 //! | [`meter`] | where every room says what it did and how long that took | names of metrics |
+//! | [`tls`] | servers whose certificate needn't be anybody's | who may be taken unseen |
 //! | [`sys`] | all `unsafe`, descriptors, mounts, namespaces, cgroups | a word of the domain |
 //!
 //! `cri → manifest, pod, container, image, network, stats, stream`; `manifest → pod, container, health, image`;
@@ -103,6 +104,8 @@ pub mod status;
 pub mod store;
 #[cfg(feature = "daemon")]
 pub mod stream;
+#[cfg(feature = "daemon")]
+pub mod tls;
 
 /// The generated protocol code.
 #[cfg(feature = "daemon")]

@@ -62,12 +62,12 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("doctor", &["config", "daemon", "network", "oci"]),
     // Apart from all that: the settings are handed on, and the client is across a socket, of
     // which it knows the protocols.
-    ("cli", &["proto", "stream::spdy"]),
+    ("cli", &["proto", "stream::spdy", "tls"]),
     ("config", &[]),
 ];
 /// What everyone may use, and what these may use themselves.
 const FOUNDATIONS: &[(&str, &[&str])] =
-    &[("store", &["id", "sys"]), ("meter", &[]), ("sys", &[]), ("id", &[])];
+    &[("store", &["id", "sys"]), ("meter", &[]), ("tls", &[]), ("sys", &[]), ("id", &[])];
 /// The programs.
 const PROGRAMS: &[(&str, &[&str])] = &[
     ("haled", &["config", "daemon", "doctor"]),

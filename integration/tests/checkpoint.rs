@@ -1,6 +1,9 @@
 //! Checkpoints by the real CRIU: what is in the archive, what is left after a failure, and
 //! containers that go on from one.
 
+mod images;
+mod interrupted;
+
 use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::os::unix::fs::PermissionsExt as _;

@@ -1,6 +1,7 @@
 //! halectl as a program, against a stand-in for haled on a socket of the test's own.
 
 mod credentials;
+mod images;
 mod server;
 mod sessions;
 mod shells;

@@ -2,6 +2,7 @@
 
 pub(crate) mod build;
 mod hostile;
+mod killed;
 mod layers;
 pub(crate) mod registry;
 mod retries;
@@ -336,6 +337,53 @@ async fn a_client_certificate_of_the_hosts_toml() {
         let error = node.images.pull("example.org/app:v1", None).await.unwrap_err();
         // Talked to, and empty.
         assert_eq!(matches!(error, Error::NotInRegistry { .. }), is_taken, "{error}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_several_client_certificates_the_one_that_the_registry_asks_for() {
+    let registry = Registry::with_client_certificates();
+    // Another authority's, as good as the right one but for who has signed it.
+    let other = Registry::with_client_certificates();
+    let url = format!("https://{}", registry.host);
+    let pair = |registry: &Registry| {
+        let (certificate, key) = registry.client();
+        format!("[\"{}\", \"{}\"]", certificate.display(), key.display())
+    };
+    let (right, wrong) = (pair(&registry), pair(&other));
+    let pull = async |client: &str, verify: &str| {
+        let node = Node::new();
+        let text = format!("server = \"{url}\"\n[host.\"{url}\"]\n{verify}\nclient = {client}\n");
+        node.hosts("example.org", &text);
+        node.images.pull("example.org/app:v1", None).await.unwrap_err()
+    };
+    let trusted = format!("ca = \"{}\"", registry.authority().display());
+    for (client, is_taken) in [
+        (format!("[{wrong}]"), false),
+        (format!("[{wrong}, {right}]"), true),
+        (format!("[{right}, {wrong}]"), true),
+        (format!("[{wrong}, {wrong}]"), false),
+    ] {
+        let error = pull(&client, &trusted).await;
+        assert_eq!(matches!(error, Error::NotInRegistry { .. }), is_taken, "{client}: {error}");
+    }
+    // The registry's own certificate goes by the same rules as without one of ours.
+    let several = format!("[{wrong}, {right}]");
+    let error = pull(&several, "").await;
+    assert!(matches!(error, Error::Registry { .. }), "{error}");
+    let error = pull(&several, "skip_verify = true").await;
+    assert!(matches!(error, Error::NotInRegistry { .. }), "{error}");
+    // A key that is another certificate's, and a file that is none.
+    let (certificate, _) = registry.client();
+    let (_, key) = other.client();
+    for (client, told) in [
+        (format!("[[\"{}\", \"{}\"]]", certificate.display(), key.display()), "KeyMismatch"),
+        (format!("[\"{}\"]", certificate.display()), "no certificate with its key"),
+        (format!("[{right}, \"/nonexistent.pem\"]"), "it is not there"),
+    ] {
+        let error = pull(&client, &trusted).await;
+        let text = error.to_string();
+        assert!(matches!(error, Error::Hosts { .. }) && text.contains(told), "{client}: {text}");
     }
 }
 

@@ -1,5 +1,5 @@
 //! Plugins of the Node Resource Interface: a real one, made of NRI's own stub
-//! (`integration/clients/nri/plugin`), and ones that behave badly.
+//! (`integration/clients/critest/plugin`), and ones that behave badly.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -21,7 +21,7 @@ static PLUGIN: LazyLock<PathBuf> = LazyLock::new(|| {
         .args(["build", "-trimpath", "-o"])
         .arg(&program)
         .arg("./plugin")
-        .current_dir(root.join("integration/clients/nri"))
+        .current_dir(root.join("integration/clients/critest"))
         .output()
         .expect("go is on the PATH");
     assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));

@@ -1,36 +1,28 @@
 //! Images: list, pull, import, export, remove, prune, inspect.
 
 mod export;
+mod import;
 mod pull;
 
-use std::fs::File;
-use std::io::{self, Read, Write};
-use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use bytes::{Bytes, BytesMut};
-use tokio::sync::mpsc;
-use tokio_stream::StreamExt as _;
-use tokio_stream::wrappers::ReceiverStream;
+use serde_json::{Value, json};
 
 use crate::proto::haled::{
-    ImageSummary, ImportImageRequest, ImportedImage, InspectImageRequest, ListImagesRequest,
-    PruneImagesRequest, PruneImagesResponse, RemoveImageRequest,
+    ImageSummary, InspectImageRequest, ListImagesRequest, PruneImagesRequest, PruneImagesResponse,
+    RemoveImageRequest,
 };
 
 use super::client::{self, Address};
-use super::options::{InspectArgs, ListArgs, ObjectFormat, PruneArgs, RemoveArgs};
+use super::options::{InspectArgs, ListArgs, ListFormat, ObjectFormat, PruneArgs, RemoveArgs};
 use super::output::{complain, line, print};
 use super::table::table;
-use super::{Failure, Outcome, age, archive};
+use super::{Failure, Outcome, age};
 
 pub(super) use export::export;
+pub(super) use import::import;
 pub(super) use pull::pull;
 
-/// The bytes of an archive sent in one message.
-const CHUNK: usize = 1 << 20;
-/// The chunks read ahead of the connection.
-const QUEUE: usize = 4;
 /// The digits of an image's id that are shown.
 const SHORT_ID: usize = 12;
 
@@ -42,20 +34,52 @@ pub(super) async fn list(address: &Address, args: ListArgs) -> Outcome {
         for image in &images {
             print(format!("{}\n", line(&image.id)))?;
         }
-    } else {
-        print(image_table(&images, jiff::Timestamp::now()))?;
+        return Ok(ExitCode::SUCCESS);
     }
+    print(match args.output {
+        None => image_table(&images, jiff::Timestamp::now(), false),
+        Some(ListFormat::Wide) => image_table(&images, jiff::Timestamp::now(), true),
+        Some(ListFormat::Json) => written(&listed(&images), ObjectFormat::Json)?,
+        Some(ListFormat::Yaml) => written(&listed(&images), ObjectFormat::Yaml)?,
+    })?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// A row for each tag; an image without one has a row all the same.
-pub(super) fn image_table(images: &[ImageSummary], now: jiff::Timestamp) -> String {
-    let mut rows: Vec<_> = images.iter().flat_map(|image| image_rows(image, now)).collect();
+/// A list of objects, by the names that `inspect` has.
+fn listed(images: &[ImageSummary]) -> Value {
+    let object = |image: &ImageSummary| {
+        json!({
+            "id": image.id,
+            "tags": image.tags,
+            "digests": image.digests,
+            "size": image.size,
+            "created": image.created,
+            "pinned": image.pinned,
+            "usedBy": image.used_by,
+        })
+    };
+    images.iter().map(object).collect()
+}
+
+/// With a newline at its end.
+fn written(value: &Value, format: ObjectFormat) -> Result<String, Failure> {
+    match format {
+        ObjectFormat::Json => Ok(format!("{value:#}\n")),
+        ObjectFormat::Yaml => serde_saphyr::to_string(value)
+            .map_err(|error| Failure::Message(format!("cannot write it as YAML: {error}"))),
+    }
+}
+
+/// A row for each tag; an image without one has a row all the same. `wide`: nothing is
+/// shortened.
+pub(super) fn image_table(images: &[ImageSummary], now: jiff::Timestamp, wide: bool) -> String {
+    let mut rows: Vec<_> = images.iter().flat_map(|image| image_rows(image, now, wide)).collect();
     rows.sort_unstable();
     table(&["REPOSITORY", "TAG", "DIGEST", "IMAGE ID", "CREATED", "SIZE", "USED BY"], &rows)
 }
 
-fn image_rows(image: &ImageSummary, now: jiff::Timestamp) -> Vec<Vec<String>> {
+fn image_rows(image: &ImageSummary, now: jiff::Timestamp, wide: bool) -> Vec<Vec<String>> {
+    let short = |digest: &str| if wide { digest.to_owned() } else { short(digest) };
     let none = || "<none>".to_owned();
     let by_digest = |repository: Option<&str>| {
         let mut digests = image.digests.iter().filter_map(|name| name.split_once('@'));
@@ -79,6 +103,7 @@ fn image_rows(image: &ImageSummary, now: jiff::Timestamp) -> Vec<Vec<String>> {
         (0, true) => "pinned".to_owned(),
         (0, false) => "-".to_owned(),
         (1, _) => image.used_by[0].clone(),
+        _ if wide => image.used_by.join(", "),
         (more, _) => format!("{} and {} more", image.used_by[0], more - 1),
     };
     let row = |(repository, tag): (String, String)| {
@@ -173,138 +198,12 @@ pub(super) async fn inspect(address: &Address, args: InspectArgs) -> Outcome {
         found.push(object);
     }
     let whole = if found.len() == 1 { found.remove(0) } else { found.into() };
-    print(match args.output {
-        ObjectFormat::Json => format!("{whole:#}\n"),
-        ObjectFormat::Yaml => serde_saphyr::to_string(&whole)
-            .map_err(|error| Failure::Message(format!("cannot write it: {error}")))?,
-    })?;
+    print(written(&whole, args.output)?)?;
     Ok(ExitCode::SUCCESS)
-}
-
-/// `halectl image import`: streams an archive, or a directory as a tar.
-pub(super) async fn import(address: &Address, name: Option<String>, source: PathBuf) -> Outcome {
-    let told = source.display().to_string();
-    let source = Source::open(&source)
-        .map_err(|error| Failure::Message(format!("cannot read {told}: {error}")))?;
-    let mut client = client::haled(address).await?;
-    let (sender, receiver) = mpsc::channel(QUEUE);
-    // As long as this one lives the stream has no end: an archive that could not be read to its
-    // own end must never look whole to haled.
-    let unfinished = sender.clone();
-    let reading = tokio::task::spawn_blocking(move || source.send(Chunks::new(sender)));
-    let first = ImportImageRequest { reference: name.unwrap_or_default(), chunk: Bytes::new() };
-    let chunks = ReceiverStream::new(receiver)
-        .map(|chunk| ImportImageRequest { reference: String::new(), chunk });
-    let call = client.import_image(tokio_stream::once(first).chain(chunks));
-    tokio::pin!(call);
-    let answer = tokio::select! {
-        answer = &mut call => answer?,
-        read = reading => match read.expect("reading doesn't panic") {
-            Ok(left_out) => {
-                drop(unfinished);
-                if !left_out.is_empty() {
-                    complain(&format!("left out, being sockets: {}", paths(&left_out)));
-                }
-                call.await?
-            }
-            // haled has stopped listening, and says why.
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => call.await?,
-            Err(error) => {
-                return Err(Failure::Message(format!("cannot read {told}: {error}")));
-            }
-        },
-    };
-    print(imported(&answer.into_inner().images))?;
-    Ok(ExitCode::SUCCESS)
-}
-
-/// A line for each reference an import has given.
-fn imported(images: &[ImportedImage]) -> String {
-    let lines = images.iter().flat_map(|image| {
-        let names = if image.references.is_empty() {
-            vec!["<none>".to_owned()]
-        } else {
-            image.references.clone()
-        };
-        names.into_iter().map(move |name| format!("{} {}\n", line(&name), line(&image.id)))
-    });
-    lines.collect()
-}
-
-fn paths(paths: &[PathBuf]) -> String {
-    paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ")
-}
-
-/// Where an archive comes from.
-enum Source {
-    Stdin,
-    File(File),
-    Directory(PathBuf),
-}
-
-impl Source {
-    fn open(path: &Path) -> io::Result<Self> {
-        if path == Path::new("-") {
-            return Ok(Self::Stdin);
-        }
-        if path.metadata()?.is_dir() {
-            return Ok(Self::Directory(path.to_owned()));
-        }
-        File::open(path).map(Self::File)
-    }
-
-    /// Writes all of it; gives what was left out.
-    fn send(self, mut chunks: Chunks) -> io::Result<Vec<PathBuf>> {
-        let copied = match self {
-            Self::Stdin => chunks.copy(&mut io::stdin().lock()),
-            Self::File(mut file) => chunks.copy(&mut file),
-            Self::Directory(path) => return archive::write(&path, chunks),
-        };
-        copied.map(|()| Vec::new())
-    }
-}
-
-/// A writer that sends what is written, in chunks. `flush` sends the rest.
-struct Chunks {
-    buffer: BytesMut,
-    sender: mpsc::Sender<Bytes>,
-}
-
-impl Chunks {
-    fn new(sender: mpsc::Sender<Bytes>) -> Self {
-        Self { buffer: BytesMut::with_capacity(CHUNK), sender }
-    }
-
-    fn copy(&mut self, from: &mut impl Read) -> io::Result<()> {
-        io::copy(from, self)?;
-        self.flush()
-    }
-}
-
-impl Write for Chunks {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let taken = bytes.len().min(CHUNK - self.buffer.len());
-        self.buffer.extend_from_slice(&bytes[..taken]);
-        if self.buffer.len() == CHUNK {
-            self.flush()?;
-        }
-        Ok(taken)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        if self.buffer.is_empty() {
-            return Ok(());
-        }
-        let chunk = self.buffer.split().freeze();
-        self.buffer.reserve(CHUNK);
-        self.sender.blocking_send(chunk).map_err(|_| io::ErrorKind::BrokenPipe.into())
-    }
 }
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
     use super::*;
 
     #[test]
@@ -321,31 +220,6 @@ mod tests {
         ];
         for (bytes, expected) in cases {
             assert_eq!(size(bytes), expected);
-        }
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(16))]
-
-        /// Whatever the sizes of the writes, the chunks are whole and in order.
-        #[test]
-        fn chunks_are_what_was_written(sizes in proptest::collection::vec(0usize..700_000, 0..8)) {
-            let (sender, mut receiver) = mpsc::channel(64);
-            let mut chunks = Chunks::new(sender);
-            let mut written = Vec::new();
-            for (n, size) in sizes.into_iter().enumerate() {
-                let bytes = vec![n as u8; size];
-                chunks.write_all(&bytes).unwrap();
-                written.extend(bytes);
-            }
-            chunks.flush().unwrap();
-            drop(chunks);
-            let mut read = Vec::new();
-            while let Some(chunk) = receiver.blocking_recv() {
-                prop_assert!(!chunk.is_empty() && chunk.len() <= CHUNK);
-                read.extend_from_slice(&chunk);
-            }
-            prop_assert!(read == written);
         }
     }
 }

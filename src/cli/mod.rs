@@ -123,9 +123,7 @@ async fn dispatch(options: Options) -> Outcome {
         Command::Top(args) => top::top(&address, named, args).await,
         Command::Image(ImageCommand::Ls(args)) => image::list(&address, args).await,
         Command::Image(ImageCommand::Pull(args)) => image::pull(&address, args).await,
-        Command::Image(ImageCommand::Import { name, source }) => {
-            image::import(&address, name, source).await
-        }
+        Command::Image(ImageCommand::Import(args)) => image::import(&address, args).await,
         Command::Image(ImageCommand::Export(args)) => image::export(&address, args).await,
         Command::Image(ImageCommand::Rm(args)) => image::remove(&address, args).await,
         Command::Image(ImageCommand::Prune(args)) => image::prune(&address, args).await,

@@ -200,6 +200,31 @@ pub(super) struct ListArgs {
     /// Only the ids.
     #[arg(long, short)]
     pub(super) quiet: bool,
+    /// Not as a table, or as a wide one.
+    #[arg(long, short, conflicts_with = "quiet")]
+    pub(super) output: Option<ListFormat>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum ListFormat {
+    /// Whole ids and digests, and all that uses an image.
+    Wide,
+    /// A list of objects.
+    Json,
+    /// The same as YAML.
+    Yaml,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ImportArgs {
+    /// The reference to give it: needed for a root file system.
+    #[arg(long)]
+    pub(super) name: Option<String>,
+    /// No progress, also on a terminal.
+    #[arg(long, short)]
+    pub(super) quiet: bool,
+    /// An archive, a directory, or "-" for an archive on standard input.
+    pub(super) source: PathBuf,
 }
 
 #[derive(Debug, Args)]
@@ -261,7 +286,8 @@ pub(super) enum ImageCommand {
     /// List the images on this machine, and what uses them.
     #[command(
         visible_alias = "list",
-        after_help = "Examples:\n  halectl image ls\n  halectl image ls -q"
+        after_help = "Examples:\n  halectl image ls\n  halectl image ls -q\n  \
+            halectl image ls -o json | jq '.[] | select(.usedBy == [])'"
     )]
     Ls(ListArgs),
     /// Pull an image from its registry.
@@ -277,13 +303,10 @@ pub(super) enum ImageCommand {
     ///
     /// An archive is an OCI layout, a docker-archive or a root file system, as tar, plain or
     /// compressed. A directory, an OCI layout or a root file system, is sent as a tar.
-    Import {
-        /// The reference to give it: needed for a root file system.
-        #[arg(long)]
-        name: Option<String>,
-        /// An archive, a directory, or "-" for an archive on standard input.
-        source: PathBuf,
-    },
+    #[command(after_help = "Examples:\n  halectl image import busybox.tar\n  \
+        halectl image import --name my:1 ./rootfs\n  \
+        skopeo copy docker://nginx:1 docker-archive:/dev/stdout | halectl image import -")]
+    Import(ImportArgs),
     /// Write images into one archive, an OCI layout that docker and podman load too.
     #[command(after_help = "Examples:\n  halectl image export -o busybox.tar busybox\n  \
         halectl image export app:v1 app:v2 | ssh other halectl image import -")]

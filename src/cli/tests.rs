@@ -225,7 +225,7 @@ fn images_are_a_table() {
         image("99887766", &[], &[], 12, &[]),
     ];
     let now = jiff::Timestamp::from_second(1_700_000_000).unwrap();
-    insta::assert_snapshot!(image::image_table(&images, now), @r"
+    insta::assert_snapshot!(image::image_table(&images, now, false), @r"
     REPOSITORY                TAG      DIGEST         IMAGE ID       CREATED   SIZE     USED BY
     <none>                    <none>   <none>         998877669988   23h       12B      pinned
     docker.io/library/nginx   1        555555555555   aabbccddaabb   23h       70.5MB   default/web/app

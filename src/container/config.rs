@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::image::{self, Images};
+use crate::image::{self, Checkpoint, Images};
 use crate::oci::model::{Device, EnvVar, Mount, PidMode, Resources, Security};
 
 /// A container's configuration. Immutable from its creation.
@@ -52,9 +52,9 @@ pub struct ContainerConfig {
     pub security: Security,
     /// Limits.
     pub resources: Resources,
-    /// An archive of a checkpoint that it goes on from.
+    /// The checkpoint that it goes on from.
     #[serde(default)]
-    pub checkpoint: Option<PathBuf>,
+    pub checkpoint: Option<Checkpoint>,
     /// In place of the image's: `SIGTERM`.
     pub stop_signal: Option<String>,
 }
@@ -65,7 +65,6 @@ impl ContainerConfig {
         for volume in self.mounts.iter_mut().filter_map(|mount| mount.image.as_mut()) {
             let image = images.find(&volume.name)?;
             volume.id.clone_from(&image.id);
-            volume.reference = image.digests.first().unwrap_or(&image.id).clone();
         }
         Ok(())
     }

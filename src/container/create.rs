@@ -14,7 +14,7 @@ use tokio::time::{Instant, timeout_at};
 use super::config::ContainerConfig;
 use super::record::RunsAs;
 use super::{Error, Place, restore};
-use crate::image::{Image, Images, Owners};
+use crate::image::{Checkpoint, Image, Images, Owners};
 use crate::oci;
 use crate::oci::checkpoint::CRIU_CONFIG_ANNOTATION;
 use crate::oci::model::{PidMode, Sharing};
@@ -58,9 +58,20 @@ pub async fn prepare(
     config: &ContainerConfig,
     around: &Surroundings,
 ) -> Result<Spec, Error> {
+    if let Some(container) = &image.checkpoint {
+        return Err(Error::Invalid(format!(
+            "image {} is a checkpoint of container {container:?} and holds no root file system: \
+             only CRI clients can have a container go on from one",
+            image.name()
+        )));
+    }
     let mut volumes = Vec::new();
     for volume in config.mounts.iter().filter_map(|mount| mount.image.as_ref()) {
         volumes.push(images.find(&volume.id)?);
+    }
+    if let Some(Checkpoint::Image { image }) = &config.checkpoint {
+        // The last one: none of the mounts is its.
+        volumes.push(images.find(image)?);
     }
     let root = around.userns.as_ref().and_then(IdMaps::root);
     let owners = root.map(|root| Owners { users: around.dir.join("pins/user"), root });
@@ -68,12 +79,12 @@ pub async fn prepare(
     let label = labels.as_ref().map(|labels| labels.mount.clone());
     let prepared = images.prepare(&place.id, image, volumes, owners, label.clone()).await?;
     let mut restored = None;
-    if let Some(archive) = &config.checkpoint {
+    if let Some(checkpoint) = &config.checkpoint {
         if around.userns.is_some() {
             let why = "a container in a user namespace can't go on from a checkpoint";
             return Err(Error::Invalid(why.to_owned()));
         }
-        restored = Some(images.restore(&place.id, archive.clone(), label).await?.0);
+        restored = Some(images.restore(&place.id, checkpoint.clone(), label).await?.0);
     }
     let (place, mut config, around) = (place.clone(), config.clone(), around.clone());
     let defaults = image.defaults.clone();

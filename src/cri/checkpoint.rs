@@ -12,6 +12,7 @@ use super::container::status;
 use super::status::{invalid, of_image, of_pod, wrong_state};
 use crate::container::checkpoint::{DEFAULT_LIMIT, Wanted};
 use crate::container::config::ContainerConfig;
+use crate::image::Checkpoint;
 use crate::proto::cri;
 
 impl Face {
@@ -37,35 +38,50 @@ impl Face {
         Ok(cri::CheckpointContainerResponse {})
     }
 
-    /// The image is the path of a checkpoint's archive: the container goes on from there, on the
-    /// image that it stood on, which is pulled if need be.
-    pub(super) async fn go_on_from_checkpoint(
+    /// The checkpoint that an image's name stands for: the path of an archive, or an image whose
+    /// manifest says that it is one.
+    pub(super) fn checkpoint_named(&self, image: &str) -> Option<Checkpoint> {
+        if image.starts_with('/') {
+            return Some(Checkpoint::Archive(image.into()));
+        }
+        let image = self.images.find(image).ok().filter(|image| image.checkpoint.is_some())?;
+        Some(Checkpoint::Image { image: image.id.clone() })
+    }
+
+    /// Has a container go on from a checkpoint, on the image that it stood on, which is pulled if
+    /// need be.
+    pub(super) async fn go_on_from(
         &self,
+        checkpoint: Checkpoint,
         config: &mut ContainerConfig,
     ) -> Result<(), Status> {
-        let archive = PathBuf::from(&config.image);
-        let path = archive.display();
+        let named = config.image.clone();
         if !self.about.restore_checkpoints {
+            let kind = match &checkpoint {
+                Checkpoint::Archive(_) => "path",
+                Checkpoint::Image { .. } => "checkpoint",
+            };
             let why = "a checkpoint says itself which privileges its processes have";
             return Err(wrong_state(format!(
-                "image {path} is a path, and containers can't go on from checkpoints: {why}; if \
+                "image {named} is a {kind}, and containers can't go on from checkpoints: {why}; if \
                  you trust all who name images, set runtime.restore_checkpoints = true"
             )));
         }
-        let base = tokio::time::timeout(READ_LIMIT, self.images.checkpoint_base(archive.clone()));
+        let base =
+            tokio::time::timeout(READ_LIMIT, self.images.checkpoint_base(checkpoint.clone()));
         let base = base.await.map_err(|_| {
             let why = format!("cannot be read within {} s", READ_LIMIT.as_secs());
-            Status::deadline_exceeded(format!("checkpoint {path} {why}"))
+            Status::deadline_exceeded(format!("checkpoint {named} {why}"))
         })?;
         let base = base.map_err(of_image)?;
         let here = base.images.iter().find_map(|name| self.images.find(name).ok());
         let image = match (here, base.images.first()) {
             (Some(image), _) => image,
             (None, Some(name)) => self.images.pull(name, None).await.map_err(of_image)?,
-            (None, None) => return Err(invalid(format!("checkpoint {path} names no image"))),
+            (None, None) => return Err(invalid(format!("checkpoint {named} names no image"))),
         };
         config.image.clone_from(&image.id);
-        config.checkpoint = Some(archive);
+        config.checkpoint = Some(checkpoint);
         if config.command.is_empty() && config.args.is_empty() {
             // Who names a checkpoint in place of an image doesn't repeat what runs in it.
             config.command = base.args;

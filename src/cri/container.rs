@@ -36,8 +36,8 @@ impl Face {
         if config.user_image.is_empty() {
             config.user_image.clone_from(&config.image);
         }
-        if config.image.starts_with('/') {
-            self.go_on_from_checkpoint(&mut config).await?;
+        if let Some(checkpoint) = self.checkpoint_named(&config.image) {
+            self.go_on_from(checkpoint, &mut config).await?;
         }
         config.find_images(&self.images).map_err(of_image)?;
         let id = self.pods.create(&pod.id, config).await.map_err(of_pod)?;
@@ -248,7 +248,8 @@ fn mount(mount: &crate::oci::model::Mount) -> cri::Mount {
         gid_mappings: id_mappings(mount, |maps| &maps.gids),
         image: mount.image.as_ref().map(|image| cri::ImageSpec {
             image: image.name.clone(),
-            image_ref: image.reference.clone(),
+            // What PullImage answered for it.
+            image_ref: image.id.clone(),
             ..Default::default()
         }),
         image_sub_path: mount

@@ -112,6 +112,10 @@ fn parse_mount(at: usize, mount: cri::Mount) -> Result<Mount, Status> {
             if !mount.host_path.is_empty() {
                 return Err(bad("either host_path or image is to be given, not both".to_owned()));
             }
+            // The kubelet always says so; what is written would be lost with the container.
+            if !mount.readonly {
+                return Err(bad("an image can only be mounted with readonly".to_owned()));
+            }
             let inside = |part| matches!(part, Component::Normal(_) | Component::CurDir);
             if !image.sub_path.components().all(inside) {
                 let path = image.sub_path.display();

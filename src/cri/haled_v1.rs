@@ -1,4 +1,4 @@
-//! haled v1: pods from manifests, every pod's health, events, logs, and images from files.
+//! haled v1: pods from manifests, every pod's health, events, logs, and images.
 
 mod images;
 mod logs;
@@ -8,13 +8,12 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
+use tokio_stream::Stream;
 use tokio_stream::wrappers::BroadcastStream;
-use tokio_stream::{Stream, once};
-use tokio_util::io::StreamReader;
-use tonic::{Code, Request, Response, Status, Streaming};
+use tonic::{Code, Request, Response, Status};
 
 use super::Face;
-use super::status::{invalid, of_image, of_pod};
+use super::status::{invalid, of_pod};
 use crate::container::state::nanos;
 use crate::health::fields::{Field, find};
 use crate::manifest::EXPLAINED;
@@ -192,27 +191,6 @@ impl Haled for Face {
         let path = request.into_inner().path;
         let field = find(EXPLAINED, &path).map_err(Status::not_found)?;
         Ok(Response::new(wire::ExplainResponse { field: Some(explained(field)) }))
-    }
-
-    async fn import_image(
-        &self,
-        request: Request<Streaming<wire::ImportImageRequest>>,
-    ) -> Result<Response<wire::ImportImageResponse>, Status> {
-        let mut stream = request.into_inner();
-        let first = stream.message().await?.ok_or_else(|| invalid("no archive was sent"))?;
-        let name = Some(first.reference).filter(|name| !name.is_empty());
-        let rest = stream.map(|message| match message {
-            Ok(message) => Ok(message.chunk),
-            Err(status) => Err(std::io::Error::other(status)),
-        });
-        let reader = StreamReader::new(once(Ok(first.chunk)).chain(rest));
-        let imported =
-            self.images.import_stream(Box::pin(reader), name.as_deref()).await.map_err(of_image)?;
-        let images = imported.iter().map(|image| wire::ImportedImage {
-            id: image.id.clone(),
-            references: image.tags.clone(),
-        });
-        Ok(Response::new(wire::ImportImageResponse { images: images.collect() }))
     }
 }
 

@@ -15,7 +15,7 @@ use super::digest::Digest;
 use super::layer::Layers;
 use super::reference::{Reference, Version};
 use super::{Defaults, Error, Image};
-use crate::store::{Record, Store};
+use crate::store::{Changes, Record, Store};
 
 /// An image as it is stored. Its key is its id without the algorithm.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,6 +27,9 @@ pub(super) struct ImageRecord {
     pub(super) size_bytes: u64,
     pub(super) pinned: bool,
     pub(super) defaults: Defaults,
+    /// The container that it is a checkpoint of, by its manifest.
+    #[serde(default)]
+    pub(super) checkpoint: Option<String>,
     /// It has no names, isn't listed and has no blobs; a container stands on it, and may be
     /// made again from it.
     #[serde(default)]
@@ -166,13 +169,16 @@ impl Catalog {
             if state.images.get(&record.image).is_some_and(|image| !image.removed) {
                 state.names.insert(name, record.image);
             } else {
-                // The rest of a removal that was cut off.
+                // The image's record was lost: it was set aside.
                 store.delete::<NameRecord>(&name)?;
             }
         }
+        for id in state.unused("") {
+            store.delete::<ImageRecord>(id.hex())?;
+            state.images.remove(&id);
+        }
         let published = ArcSwap::default();
         let catalog = Self { store, state: Mutex::default(), published, incomplete };
-        catalog.drop_unused(&mut state)?;
         catalog.publish(&state);
         *catalog.lock() = state;
         Ok(catalog)
@@ -229,14 +235,17 @@ impl Catalog {
             // The same image by another manifest, compressed otherwise.
             record.blobs.extend(known.blobs.iter().cloned());
             record.pinned |= known.pinned;
+            record.checkpoint = record.checkpoint.or_else(|| known.checkpoint.clone());
         }
-        self.store.put(id.hex(), &record)?;
+        let mut changes = Changes::default();
+        changes.put(id.hex(), &record)?;
+        let names: Vec<String> = names.iter().map(ToString::to_string).collect();
+        for name in &names {
+            changes.put(name, &NameRecord { image: id.clone() })?;
+        }
+        self.store.apply(&changes)?;
         state.images.insert(id.clone(), record);
-        for name in names {
-            let name = name.to_string();
-            self.store.put(&name, &NameRecord { image: id.clone() })?;
-            state.names.insert(name, id.clone());
-        }
+        state.names.extend(names.into_iter().map(|name| (name, id.clone())));
         self.publish(&state);
         Ok(Arc::clone(&self.now().images[id]))
     }
@@ -271,7 +280,8 @@ impl Catalog {
         Ok((id, gone, last))
     }
 
-    /// The image's record first: names without it are dropped at the next start.
+    /// With the last name the image goes, or what is left of it for the root file systems that
+    /// stand on it.
     fn forget(
         &self,
         state: &mut State,
@@ -279,32 +289,29 @@ impl Catalog {
         names: &[String],
         last: bool,
     ) -> Result<(), Error> {
-        if last && let Some(record) = state.images.get_mut(id) {
-            let removed = ImageRecord { removed: true, blobs: BTreeSet::new(), ..record.clone() };
-            self.store.put(id.hex(), &removed)?;
-            *record = removed;
-            self.drop_unused(state)?;
-        }
+        let mut changes = Changes::default();
         for name in names {
-            self.store.delete::<NameRecord>(name)?;
+            changes.delete::<NameRecord>(name);
+        }
+        let record = state.images.get(id).filter(|_| last);
+        let left = record.filter(|_| state.is_used(id)).map(|record| ImageRecord {
+            removed: true,
+            blobs: BTreeSet::new(),
+            ..record.clone()
+        });
+        match &left {
+            Some(left) => changes.put(id.hex(), left)?,
+            None if last => changes.delete::<ImageRecord>(id.hex()),
+            None => {}
+        }
+        self.store.apply(&changes)?;
+        for name in names {
             state.names.remove(name);
         }
-        Ok(())
-    }
-
-    /// Removed images go with the last root file system that stands on them.
-    fn drop_unused(&self, state: &mut State) -> Result<(), Error> {
-        let parts = state.rootfs.values().flat_map(RootfsRecord::parts);
-        let used: BTreeSet<&str> = parts.map(|(image, _)| image).collect();
-        let unused: Vec<Digest> = state
-            .images
-            .iter()
-            .filter(|(id, record)| record.removed && !used.contains(&*id.to_string()))
-            .map(|(id, _)| id.clone())
-            .collect();
-        for id in unused {
-            self.store.delete::<ImageRecord>(id.hex())?;
-            state.images.remove(&id);
+        match left {
+            Some(left) => drop(state.images.insert(id.clone(), left)),
+            None if last => drop(state.images.remove(id)),
+            None => {}
         }
         Ok(())
     }
@@ -339,11 +346,18 @@ impl Catalog {
     /// Forgets a root file system.
     pub(super) fn remove_rootfs(&self, container: &str) -> Result<(), Error> {
         let mut state = self.lock();
-        self.store.delete::<RootfsRecord>(container)?;
+        // Removed images go with the last root file system that stands on them.
+        let unused = state.unused(container);
+        let mut changes = Changes::default();
+        changes.delete::<RootfsRecord>(container);
+        for id in &unused {
+            changes.delete::<ImageRecord>(id.hex());
+        }
+        self.store.apply(&changes)?;
         state.rootfs.remove(container);
-        let result = self.drop_unused(&mut state);
+        state.images.retain(|id, _| !unused.contains(id));
         self.publish(&state);
-        result
+        Ok(())
     }
 
     /// The blobs of an image, its configuration among them.
@@ -365,6 +379,13 @@ impl Catalog {
     /// The layers that a container's root file system stands on, the lowest first.
     pub(super) fn rootfs_chain(&self, container: &str) -> Option<Vec<Digest>> {
         self.lock().rootfs.get(container).map(|record| record.chain.clone())
+    }
+
+    /// The ids of the images that a container has as volumes, in their order.
+    pub(super) fn rootfs_volumes(&self, container: &str) -> Vec<String> {
+        let state = self.lock();
+        let volumes = state.rootfs.get(container).map(|record| &*record.volumes);
+        volumes.unwrap_or_default().iter().map(|volume| volume.image.clone()).collect()
     }
 
     /// The containers with a root file system.
@@ -408,6 +429,22 @@ impl Catalog {
 }
 
 impl State {
+    /// Whether a root file system stands on an image.
+    fn is_used(&self, image: &Digest) -> bool {
+        let image = image.to_string();
+        self.rootfs.values().flat_map(RootfsRecord::parts).any(|(used, _)| used == image)
+    }
+
+    /// The removed images that no root file system stands on but this container's.
+    fn unused(&self, container: &str) -> Vec<Digest> {
+        let others = self.rootfs.iter().filter(|(other, _)| *other != container);
+        let parts = others.flat_map(|(_, record)| record.parts());
+        let used: BTreeSet<&str> = parts.map(|(image, _)| image).collect();
+        let removed = self.images.iter().filter(|(_, record)| record.removed);
+        let unused = removed.filter(|(id, _)| !used.contains(&*id.to_string()));
+        unused.map(|(id, _)| id.clone()).collect()
+    }
+
     fn used(&self) -> BTreeSet<Thing> {
         let images = self.images.values().flat_map(|image| {
             let blobs = image.blobs.iter().cloned().map(Thing::Blob);
@@ -429,6 +466,7 @@ impl ImageRecord {
             pinned: self.pinned,
             chain: self.chain.iter().map(ToString::to_string).collect(),
             defaults: self.defaults.clone(),
+            checkpoint: self.checkpoint.clone(),
         }
     }
 }
@@ -561,6 +599,7 @@ mod tests {
                 size_bytes: 0,
                 pinned: false,
                 defaults: Defaults::default(),
+                checkpoint: None,
                 removed: false,
             };
             published.images.insert(id.clone(), Arc::new(record.image(&id)));

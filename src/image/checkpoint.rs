@@ -1,17 +1,18 @@
-//! Reading the archive of a container's checkpoint, as `container::checkpoint` writes it, and
-//! containerd, CRI-O and podman.
+//! Reading a container's checkpoint, as `container::checkpoint` writes it, and containerd, CRI-O
+//! and podman: an archive, or an image that holds the archive's members as files.
 //!
-//! Such an archive is hostile: names are taken from a short list, sizes have bounds, and what it
-//! changes in a root file system goes by the rules of layers.
+//! It is hostile: names are taken from a short list, sizes have bounds, no link is followed, and
+//! what it changes in a root file system goes by the rules of layers.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 use super::Error;
 use super::layer::{Bounds, Budget, Kind, Tape, components, decoded, shown};
@@ -27,6 +28,61 @@ const INVENTORY: &str = "inventory.img";
 const MAX_JSON: u64 = 16 << 20;
 /// Members of an archive.
 const MAX_MEMBERS: usize = 100_000;
+/// The annotations of a manifest that make an image a checkpoint: checkpointctl's, which
+/// containerd reads, CRI-O's and podman's. Their value is the container's name.
+const ANNOTATIONS: [&str; 3] = [
+    "org.criu.checkpoint.container.name",
+    "io.kubernetes.cri-o.annotations.checkpoint.name",
+    "io.podman.annotations.checkpoint.name",
+];
+
+/// Where a checkpoint is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Checkpoint {
+    /// An archive on the node.
+    Archive(PathBuf),
+    /// An image.
+    Image {
+        /// Its id.
+        image: String,
+    },
+}
+
+impl std::fmt::Display for Checkpoint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Archive(path) => write!(f, "{}", path.display()),
+            Self::Image { image } => f.write_str(image),
+        }
+    }
+}
+
+/// The container that an image is a checkpoint of, by its manifest's annotations.
+pub(super) fn annotated(annotations: &BTreeMap<String, String>) -> Option<&str> {
+    ANNOTATIONS.iter().find_map(|key| annotations.get(*key)).map(String::as_str)
+}
+
+/// A checkpoint that can be read.
+#[derive(Debug)]
+pub(super) enum Source<'a> {
+    Archive(&'a Path),
+    /// What is in the image of this name is seen in the directory.
+    Image {
+        name: &'a str,
+        dir: &'a Path,
+    },
+}
+
+impl Source<'_> {
+    /// It isn't what it should be.
+    pub(super) fn fault(&self, cause: String) -> Error {
+        match *self {
+            Self::Archive(path) => Error::Archive { path: path.to_owned(), cause },
+            Self::Image { name, .. } => Error::Corrupt { image: name.to_owned(), cause },
+        }
+    }
+}
 
 /// What an archive says of its container.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,11 +125,11 @@ struct Process {
     args: Vec<String>,
 }
 
-/// Reads what an archive says of its container.
-pub(super) fn base(path: &Path) -> Result<Base, Error> {
-    let fault = |cause: String| Error::Archive { path: path.to_owned(), cause };
+/// Reads what a checkpoint says of its container.
+pub(super) fn base(source: &Source<'_>) -> Result<Base, Error> {
+    let fault = |cause: String| source.fault(cause);
     let (mut config, mut spec) = (None, None);
-    let mut reading = Reading::open(path).map_err(fault)?;
+    let mut reading = Reading::open(source).map_err(fault)?;
     while config.is_none() || spec.is_none() {
         let Some((name, _)) = reading.next().map_err(fault)? else { break };
         match name.iter().map(String::as_str).collect::<Vec<_>>()[..] {
@@ -95,9 +151,9 @@ pub(super) fn base(path: &Path) -> Result<Base, Error> {
 
 /// Unpacks CRIU's images to `into/checkpoint`, and what else is needed to `into`, a directory
 /// that is there and empty.
-pub(super) fn unpack(path: &Path, into: &Path, bounds: &Bounds) -> Result<Unpacked, Error> {
-    let fault = |cause: String| Error::Archive { path: path.to_owned(), cause };
-    let mut reading = Reading::open(path).map_err(fault)?;
+pub(super) fn unpack(source: &Source<'_>, into: &Path, bounds: &Bounds) -> Result<Unpacked, Error> {
+    let fault = |cause: String| source.fault(cause);
+    let mut reading = Reading::open(source).map_err(fault)?;
     let images = into.join(IMAGES);
     std::fs::create_dir(&images).map_err(Error::disk("make the directory", &images))?;
     let mut left = bounds.for_size(reading.length);
@@ -132,17 +188,19 @@ pub(super) fn unpack(path: &Path, into: &Path, bounds: &Bounds) -> Result<Unpack
     Ok(unpacked)
 }
 
-struct Reading {
-    tape: Tape<Box<dyn Read + Send>>,
-    /// Bytes of the archive on disk.
-    length: u64,
-    members: usize,
-    kind: Kind,
-    seen: BTreeSet<Vec<String>>,
+/// What a checkpoint consists of, one after the other.
+enum Members {
+    Archive(Tape<Box<dyn Read + Send>>),
+    Files {
+        dir: PathBuf,
+        /// The last one first.
+        names: Vec<Vec<OsString>>,
+        current: Option<File>,
+    },
 }
 
-impl Reading {
-    fn open(path: &Path) -> Result<Self, String> {
+impl Members {
+    fn of_archive(path: &Path) -> Result<(Self, u64), String> {
         let text = |error: io::Error| error.to_string();
         // A pipe of this name must not hold anyone up.
         let file = File::options()
@@ -155,39 +213,122 @@ impl Reading {
             return Err("it is no file".to_owned());
         }
         let tape = Tape::new(decoded(file).map_err(text)?);
-        let (members, kind, seen) = (0, Kind::File, BTreeSet::new());
-        Ok(Self { tape, length: meta.len(), members, kind, seen })
+        Ok((Self::Archive(tape), meta.len()))
+    }
+
+    /// Those of an image, whose layers were bounded when they were unpacked.
+    fn of_image(dir: &Path) -> Result<(Self, u64), String> {
+        let text = |error: io::Error| error.to_string();
+        let mut names: Vec<Vec<OsString>> = Vec::new();
+        let (mut length, images) = (0, dir.join(IMAGES));
+        let nested = std::fs::symlink_metadata(&images).is_ok_and(|meta| meta.is_dir());
+        for (at, below) in [(dir, None), (&images, Some(IMAGES))] {
+            if below.is_some() && !nested {
+                continue;
+            }
+            for entry in std::fs::read_dir(at).map_err(text)? {
+                let entry = entry.map_err(text)?;
+                length += entry.metadata().map_err(text)?.len();
+                let name = entry.file_name();
+                names.push(below.map(OsString::from).into_iter().chain([name]).collect());
+            }
+        }
+        names.sort_unstable_by(|a, b| b.cmp(a));
+        Ok((Self::Files { dir: dir.to_owned(), names, current: None }, length))
+    }
+
+    fn next(&mut self) -> Result<Option<Member>, String> {
+        match self {
+            Self::Archive(tape) => {
+                let Some(member) = tape.next()? else { return Ok(None) };
+                let at = |why: String| format!("\"{}\": {why}", shown(&member.path));
+                let parts = components(&member.path).map_err(at)?;
+                let text = |part: &[u8]| String::from_utf8_lossy(part).into_owned();
+                let name = parts.into_iter().map(text).collect();
+                Ok(Some(Member { name, kind: member.kind, size: member.size }))
+            }
+            Self::Files { dir, names, current } => {
+                let Some(parts) = names.pop() else { return Ok(None) };
+                let path: PathBuf = parts.iter().collect();
+                let at = |error: io::Error| format!("\"{}\": {error}", path.display());
+                let whole = dir.join(&path);
+                let meta = std::fs::symlink_metadata(&whole).map_err(at)?;
+                let kind = match meta.file_type() {
+                    kind if kind.is_file() => Kind::File,
+                    kind if kind.is_dir() => Kind::Directory,
+                    _ => Kind::Symlink,
+                };
+                *current = match kind {
+                    Kind::File => Some(File::open(&whole).map_err(at)?),
+                    _ => None,
+                };
+                let text = |part: OsString| part.to_string_lossy().into_owned();
+                let name = parts.into_iter().map(text).collect();
+                let size = if kind == Kind::File { meta.len() } else { 0 };
+                Ok(Some(Member { name, kind, size }))
+            }
+        }
+    }
+}
+
+impl Read for Members {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Archive(tape) => tape.read(buffer),
+            Self::Files { current, .. } => current.as_mut().map_or(Ok(0), |file| file.read(buffer)),
+        }
+    }
+}
+
+struct Member {
+    name: Vec<String>,
+    /// A symlink stands for all that is neither file nor directory.
+    kind: Kind,
+    size: u64,
+}
+
+struct Reading {
+    members: Members,
+    /// Bytes of it on disk.
+    length: u64,
+    count: usize,
+    seen: BTreeSet<Vec<String>>,
+}
+
+impl Reading {
+    fn open(source: &Source<'_>) -> Result<Self, String> {
+        let (members, length) = match *source {
+            Source::Archive(path) => Members::of_archive(path)?,
+            Source::Image { dir, .. } => Members::of_image(dir)?,
+        };
+        Ok(Self { members, length, count: 0, seen: BTreeSet::new() })
     }
 
     /// The components of the next member's name, and its size.
     fn next(&mut self) -> Result<Option<(Vec<String>, u64)>, String> {
-        let Some(member) = self.tape.next()? else { return Ok(None) };
-        let at = |why: &str| format!("\"{}\": {why}", shown(&member.path));
-        self.members += 1;
-        if self.members > MAX_MEMBERS {
+        let Some(Member { name, kind, size }) = self.members.next()? else { return Ok(None) };
+        let at = |why: &str| format!("\"{}\": {why}", name.join("/"));
+        self.count += 1;
+        if self.count > MAX_MEMBERS {
             return Err(at("there are too many members"));
         }
-        let parts = components(&member.path).map_err(|why| at(&why))?;
-        let text = |part: &[u8]| String::from_utf8_lossy(part).into_owned();
-        let name: Vec<String> = parts.into_iter().map(text).collect();
-        self.kind = member.kind;
         let wanted = match name.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-            [IMAGES] if member.kind == Kind::Directory => return Ok(Some((name, 0))),
+            [IMAGES] if kind == Kind::Directory => return Ok(Some((name, 0))),
             [CONFIG | SPEC | DELETED | CHANGES | IMAGES] | [IMAGES, ..] => true,
             _ => false,
         };
-        if wanted && member.kind != Kind::File {
+        if wanted && kind != Kind::File {
             return Err(at("it must be a file"));
         }
         if wanted && !self.seen.insert(name.clone()) {
             return Err(at("it is there twice"));
         }
-        Ok(Some((name, member.size)))
+        Ok(Some((name, size)))
     }
 
     fn json<T: DeserializeOwned>(&mut self, name: &str) -> Result<T, String> {
         let mut text = Vec::new();
-        let read = (&mut self.tape).take(MAX_JSON + 1).read_to_end(&mut text);
+        let read = (&mut self.members).take(MAX_JSON + 1).read_to_end(&mut text);
         read.map_err(|error| format!("\"{name}\": {error}"))?;
         if text.len() as u64 > MAX_JSON {
             return Err(format!("\"{name}\": it is larger than {MAX_JSON} bytes"));
@@ -202,7 +343,7 @@ impl Reading {
             .create_new(true)
             .mode(0o600)
             .open(to)
-            .and_then(|mut file| io::copy(&mut (&mut self.tape).take(size), &mut file));
+            .and_then(|mut file| io::copy(&mut (&mut self.members).take(size), &mut file));
         match copied {
             Ok(length) if length == size => Ok(()),
             Ok(_) => Err(format!("\"{name}\": the archive ends in the midst of it")),

@@ -130,7 +130,7 @@ impl Pull {
                 (place, fetched)
             }));
         }
-        Fetching { tasks, done: BTreeSet::new(), progress: Arc::clone(&self.progress) }
+        Fetching { tasks, done: BTreeSet::new() }
     }
 }
 
@@ -213,7 +213,6 @@ fn wrong_size(wanted: &Descriptor, found: u64) -> String {
 pub(super) struct Fetching {
     tasks: JoinSet<(usize, Result<(), Error>)>,
     done: BTreeSet<usize>,
-    pub(super) progress: Arc<Progress>,
 }
 
 impl Fetching {

@@ -15,6 +15,8 @@ use super::Error;
 const MAX_FILE: u64 = 1 << 20;
 /// Most mirrors of one registry.
 const MAX_MIRRORS: usize = 32;
+/// Most client certificates for one host.
+const MAX_CLIENTS: usize = 32;
 const KEYS: &str = "capabilities, ca, client, skip_verify, override_path, header, dial_timeout";
 
 /// One server that may have a registry's images.
@@ -35,12 +37,20 @@ pub(super) struct Endpoint {
     pub(super) skip_verify: bool,
     /// PEM files of authorities to trust besides the system's.
     pub(super) authorities: Vec<PathBuf>,
-    /// PEM files with our certificate and its key, one or two.
-    pub(super) client: Vec<PathBuf>,
+    /// Our certificates, of which the server says the one it wants.
+    pub(super) clients: Vec<ClientFiles>,
     /// For a connection; none: as with every server.
     pub(super) dial_timeout: Option<Duration>,
     /// Sent with each request.
     pub(super) headers: Vec<(String, String)>,
+}
+
+/// PEM files with a certificate of ours and its key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct ClientFiles {
+    pub(super) certificate: PathBuf,
+    /// None: in the file of the certificate.
+    pub(super) key: Option<PathBuf>,
 }
 
 impl Endpoint {
@@ -53,7 +63,7 @@ impl Endpoint {
             fallback: false,
             skip_verify: false,
             authorities: Vec::new(),
-            client: Vec::new(),
+            clients: Vec::new(),
             dial_timeout: None,
             headers: Vec::new(),
         }
@@ -271,7 +281,7 @@ fn set(endpoint: &mut Endpoint, key: &str, value: &DeValue<'_>, file: &Path) -> 
             (endpoint.pulls, endpoint.resolves) = (has("pull"), has("resolve"));
         }
         "ca" => endpoint.authorities = files(value, file)?,
-        "client" => endpoint.client = client(value, file)?,
+        "client" => endpoint.clients = clients(value, file)?,
         "dial_timeout" => {
             let text = value.as_str().ok_or("a text like \"5s\" is expected")?;
             let time = duration(text).ok_or("a time like \"5s\" or \"1m30s\" is expected")?;
@@ -296,18 +306,20 @@ fn set(endpoint: &mut Endpoint, key: &str, value: &DeValue<'_>, file: &Path) -> 
     Ok(())
 }
 
-/// A file with certificate and key; or several such files, or pairs of files, of which only
-/// the first is used.
-fn client(value: &DeValue<'_>, file: &Path) -> Result<Vec<PathBuf>, String> {
-    let Some(several) = value.as_array() else { return files(value, file) };
-    if several.len() > 1 {
-        tracing::warn!(file = %file.display(), "only the first client certificate is used");
+/// A file with certificate and key; or several such files, or pairs of files.
+fn clients(value: &DeValue<'_>, file: &Path) -> Result<Vec<ClientFiles>, String> {
+    let one = |value: &DeValue<'_>| {
+        let mut files = files(value, file)?.into_iter();
+        match (files.next(), files.next(), files.next()) {
+            (Some(certificate), key, None) => Ok(ClientFiles { certificate, key }),
+            _ => Err("a certificate's file and its key's are expected".to_owned()),
+        }
+    };
+    let Some(several) = value.as_array() else { return Ok(vec![one(value)?]) };
+    if several.len() > MAX_CLIENTS {
+        return Err(format!("{} are given, {MAX_CLIENTS} are allowed", several.len()));
     }
-    let first = several.first().map_or(Ok(Vec::new()), |first| files(first.get_ref(), file))?;
-    if first.len() > 2 {
-        return Err("a certificate's file and its key's are expected".to_owned());
-    }
-    Ok(first)
+    several.iter().map(|pair| one(pair.get_ref())).collect()
 }
 
 /// Files' names, from the directory of the hosts.toml.

@@ -8,14 +8,16 @@ use std::time::Duration;
 
 use tokio::io::AsyncRead;
 
-use super::catalog::Catalog;
+use super::catalog::{Catalog, Thing};
 use super::content::{Content, Scratch};
+use super::digest::Digest;
 use super::layer::Layers;
 use super::pull::{Flights, Turns, blocking};
 use super::reference::Reference;
 use super::rootfs::{RootFileSystems, Wanted};
 use super::{
-    Auth, Base, Error, Image, Owners, Prepared, Progress, Settings, Usage, checkpoint, import,
+    Auth, Base, Checkpoint, Error, Image, Owners, Prepared, Progress, Settings, Usage, checkpoint,
+    import,
 };
 use crate::id::ContainerId;
 use crate::store::Store;
@@ -127,15 +129,17 @@ impl Images {
     /// `name` names a root file system, or stands in for the name in an archive of one image.
     pub async fn import(&self, path: &Path, name: Option<&str>) -> Result<Vec<Arc<Image>>, Error> {
         let name = name.map(import::name).transpose()?;
-        self.import_as(path, name).await
+        self.import_as(path, name, Arc::default()).await
     }
 
     async fn import_as(
         &self,
         path: &Path,
         name: Option<Reference>,
+        progress: Arc<Progress>,
     ) -> Result<Vec<Arc<Image>>, Error> {
-        let work = tokio::spawn(import::import(Arc::clone(&self.inner), path.to_owned(), name));
+        let (inner, path) = (Arc::clone(&self.inner), path.to_owned());
+        let work = tokio::spawn(import::import(inner, path, name, progress));
         work.await.unwrap_or(Err(Error::Stopped("the import")))
     }
 
@@ -146,9 +150,19 @@ impl Images {
         reader: impl AsyncRead + Send + Unpin,
         name: Option<&str>,
     ) -> Result<Vec<Arc<Image>>, Error> {
+        self.import_watched(reader, name, Arc::default()).await
+    }
+
+    /// The same, with what tells how far it is once all of the stream is here.
+    pub async fn import_watched(
+        &self,
+        reader: impl AsyncRead + Send + Unpin,
+        name: Option<&str>,
+        progress: Arc<Progress>,
+    ) -> Result<Vec<Arc<Image>>, Error> {
         let name = name.map(import::name).transpose()?;
         let spooled = import::spool(&self.inner, reader).await?;
-        self.import_as(&spooled.0, name).await
+        self.import_as(&spooled.0, name, progress).await
     }
 
     /// Every image, by id.
@@ -279,25 +293,37 @@ impl Images {
         .await
     }
 
-    /// What the archive of a checkpoint says of its container.
-    pub async fn checkpoint_base(&self, archive: PathBuf) -> Result<Base, Error> {
-        blocking("reading a checkpoint", move || checkpoint::base(&archive)).await
+    /// What a checkpoint says of its container.
+    pub async fn checkpoint_base(&self, from: Checkpoint) -> Result<Base, Error> {
+        let home = self.scratch().await?;
+        let inner = Arc::clone(&self.inner);
+        blocking("reading a checkpoint", move || match &from {
+            Checkpoint::Archive(path) => checkpoint::base(&checkpoint::Source::Archive(path)),
+            Checkpoint::Image { image } => {
+                let image = inner.catalog.now().find(image)?;
+                let layers = image.chain.iter().filter_map(|id| Digest::parse(id).ok());
+                let _lease = inner.catalog.lease(layers.map(Thing::Layer).collect());
+                RootFileSystems::checkpoint_base(&inner.layers, &image, home.path())
+            }
+        })
+        .await
     }
 
     /// Brings a root file system that was just prepared, without owners of its own, to where
-    /// the archive's was, and unpacks the images of its processes. Gives their directory, and
-    /// one for CRIU's work; both stay until [`Images::release_rootfs`].
+    /// the checkpoint's was, and unpacks the images of its processes; an image that holds the
+    /// checkpoint must be one of its volumes. Gives their directory, and one for CRIU's work;
+    /// both stay until [`Images::release_rootfs`].
     pub async fn restore(
         &self,
         container: &ContainerId,
-        archive: PathBuf,
+        from: Checkpoint,
         label: Option<String>,
     ) -> Result<(PathBuf, PathBuf), Error> {
         let (inner, container) = (Arc::clone(&self.inner), container.clone());
         blocking("unpacking a checkpoint", move || {
             let Inner { catalog, layers, .. } = &*inner;
             let label = label.as_deref();
-            inner.rootfs.restore(catalog, layers, &container, &archive, label)?;
+            inner.rootfs.restore(catalog, layers, &container, &from, label)?;
             Ok(inner.rootfs.processes(&container))
         })
         .await

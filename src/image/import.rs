@@ -23,9 +23,10 @@ use super::manifest::{
     self, Choice, Config, Descriptor, Document, MAX_CONFIG, MAX_LAYERS, MAX_MANIFEST, Manifest,
     Platform,
 };
+use super::progress::{Progress, Stage};
 use super::pull::{Assembly, assemble, blocking};
 use super::reference::{Reference, Version};
-use super::{Error, Image, Inner};
+use super::{Error, Image, Inner, checkpoint};
 
 /// Largest archive taken from a stream or uncompressed, in bytes.
 pub const MAX_ARCHIVE: u64 = 256 << 30;
@@ -48,12 +49,17 @@ pub(super) async fn import(
     inner: Arc<Inner>,
     path: PathBuf,
     name: Option<Reference>,
+    progress: Arc<Progress>,
 ) -> Result<Vec<Arc<Image>>, Error> {
     let import = Import { inner: Arc::clone(&inner), path, name };
     let ready = blocking("reading the archive", move || import.read()).await?;
+    let size = |layer| inner.content.size(layer).unwrap_or_default();
+    let layers = ready.iter().flat_map(|image| &image.assembly.layers);
+    progress.begin(layers.clone().map(|layer| (layer, size(layer))));
+    layers.for_each(|layer| progress.blob_stands(layer, Stage::Fetched));
     let mut images = Vec::new();
     for image in ready {
-        images.push(assemble(&inner, image.assembly, image.names, None).await?);
+        images.push(assemble(&inner, image.assembly, image.names, &progress, None).await?);
     }
     Ok(images)
 }
@@ -281,7 +287,9 @@ impl Import {
             layers.push(digest);
         }
         let config = self.config(&config_digest, &shown)?;
-        let assembly = Assembly { name: shown, config_digest, config, blobs, layers, size_bytes };
+        let checkpoint = checkpoint::annotated(&manifest.annotations).map(str::to_owned);
+        let assembly =
+            Assembly { name: shown, config_digest, config, blobs, layers, size_bytes, checkpoint };
         Ok(Ready { assembly, names, _lease: merged(leases) })
     }
 
@@ -395,7 +403,9 @@ impl Import {
             layers.push(digest);
         }
         let config = self.config(&config_digest, &shown)?;
-        let assembly = Assembly { name: shown, config_digest, config, blobs, layers, size_bytes };
+        let checkpoint = None;
+        let assembly =
+            Assembly { name: shown, config_digest, config, blobs, layers, size_bytes, checkpoint };
         Ok(Ready { assembly, names, _lease: merged(leases) })
     }
 
@@ -442,6 +452,7 @@ impl Import {
             config_digest,
             layers: vec![layer],
             size_bytes: size + bytes.len() as u64,
+            checkpoint: None,
         };
         Ok(vec![Ready { assembly, names: vec![name], _lease: merged(vec![lease, layer_lease]) }])
     }

@@ -172,6 +172,8 @@ pub(super) struct Manifest {
     pub(super) config: Descriptor,
     #[serde(default, deserialize_with = "or_default")]
     pub(super) layers: Vec<Descriptor>,
+    #[serde(default, deserialize_with = "or_default")]
+    pub(super) annotations: BTreeMap<String, String>,
 }
 
 /// What a manifest's bytes are.

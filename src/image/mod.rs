@@ -1,7 +1,7 @@
 //! Images: references, registries, the content store, layers and root file systems.
 //!
 //! Reading order: `reference`, `manifest`, `digest` (what an image is called and made of),
-//! `hosts`, `challenge`, `server`, `registry` (whom to ask), `content`, `layer` (the disk), `fetch`, `pull`,
+//! `hosts`, `certificates`, `challenge`, `server`, `registry` (whom to ask), `content`, `layer` (the disk), `fetch`, `pull`,
 //! `archive` and `import` (the two ways in), `inspect` and `export` (what is in it, and the way out), `catalog` (what there is, what is no longer needed),
 //! `rootfs` (what a container gets).
 //!
@@ -9,6 +9,7 @@
 
 mod archive;
 mod catalog;
+mod certificates;
 mod challenge;
 mod changes;
 mod checkpoint;
@@ -36,7 +37,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-pub use checkpoint::Base;
+pub use checkpoint::{Base, Checkpoint};
 pub use content::Scratch;
 pub use error::{Error, StoreFailed};
 pub use export::Export;
@@ -81,6 +82,16 @@ pub struct Image {
     pub chain: Vec<String>,
     /// What containers take from it.
     pub defaults: Defaults,
+    /// The name of the container that it is a checkpoint of, by its manifest; it then holds no
+    /// root file system.
+    pub checkpoint: Option<String>,
+}
+
+impl Image {
+    /// A tag, or a digest reference, or its id.
+    pub fn name(&self) -> &str {
+        self.tags.first().or(self.digests.first()).unwrap_or(&self.id)
+    }
 }
 
 /// Whose files are in a user namespace.

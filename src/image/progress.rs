@@ -1,4 +1,4 @@
-//! How far a pull is, for whoever watches it.
+//! How far a pull or an import is, for whoever watches it.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -19,7 +19,7 @@ pub enum Stage {
     Done,
 }
 
-/// A layer of an image that is being pulled.
+/// A layer of an image that is being pulled or imported.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Part {
     /// `sha256:…` of its blob.
@@ -32,7 +32,7 @@ pub struct Part {
     pub stage: Stage,
 }
 
-/// The parts of one pull, the lowest layer first; none before its manifest is here.
+/// The parts of one pull or import, the lowest layer first; none before it is known what they are.
 #[derive(Debug, Default)]
 pub struct Progress(Mutex<Vec<Part>>);
 
@@ -63,6 +63,16 @@ impl Progress {
             part.stage = stage;
             if !matches!(stage, Stage::Waiting | Stage::Fetching) {
                 part.done_bytes = part.size_bytes;
+            }
+        }
+    }
+
+    /// Every part that is of this blob has come so far, if it hadn't before.
+    pub(super) fn blob_stands(&self, blob: &Digest, stage: Stage) {
+        let blob = blob.to_string();
+        for part in self.lock().iter_mut().filter(|part| part.digest == blob) {
+            if part.stage != Stage::Done {
+                (part.stage, part.done_bytes) = (stage, part.size_bytes);
             }
         }
     }

@@ -18,7 +18,7 @@ use super::progress::{Progress, Stage};
 use super::reference::{Reference, Version};
 use super::registry::Remote;
 use super::server::Patience;
-use super::{Auth, Error, Image, Inner, hosts};
+use super::{Auth, Error, Image, Inner, checkpoint, hosts};
 
 /// Indexes within indexes.
 const MAX_NESTING: usize = 4;
@@ -103,6 +103,8 @@ pub(super) struct Assembly {
     /// Blobs of the layers, lowest first.
     pub(super) layers: Vec<Digest>,
     pub(super) size_bytes: u64,
+    /// The container that it is a checkpoint of.
+    pub(super) checkpoint: Option<String>,
 }
 
 async fn pull(
@@ -188,13 +190,14 @@ impl Pull {
                 .layers
                 .iter()
                 .fold(manifest.config.size, |sum, layer| sum.saturating_add(layer.size)),
+            checkpoint: checkpoint::annotated(&manifest.annotations).map(str::to_owned),
         };
         let names = match &self.reference.version {
             Version::Tag(_) => vec![self.reference.clone(), self.reference.with_digest(&top)],
             Version::Digest(_) => vec![self.reference.clone()],
         };
         let fetching = self.start_fetching(&manifest);
-        assemble(&self.inner, assembly, names, Some(fetching)).await
+        assemble(&self.inner, assembly, names, &self.progress, Some(fetching)).await
     }
 
     /// From the reference to the manifest for this machine: the digest that the reference
@@ -273,6 +276,7 @@ pub(super) async fn assemble(
     inner: &Arc<Inner>,
     image: Assembly,
     names: Vec<Reference>,
+    progress: &Progress,
     mut fetching: Option<Fetching>,
 ) -> Answer {
     let diff_ids = image.config.diff_ids().to_vec();
@@ -290,8 +294,8 @@ pub(super) async fn assemble(
     for (place, blob) in image.layers.iter().enumerate() {
         if let Some(fetching) = &mut fetching {
             fetching.done(place).await?;
-            fetching.progress.stands(place, Stage::Unpacking);
         }
+        progress.blob_stands(blob, Stage::Unpacking);
         let _turn = inner.turns.take(Thing::Layer(chain[place].clone())).await;
         let (inner, name, blob) = (Arc::clone(inner), image.name.clone(), blob.clone());
         let (below, chain_id, diff_id) =
@@ -317,9 +321,7 @@ pub(super) async fn assemble(
             Ok(budget)
         })
         .await?;
-        if let Some(fetching) = &fetching {
-            fetching.progress.stands(place, Stage::Done);
-        }
+        progress.blob_stands(&image.layers[place], Stage::Done);
     }
     let inner = Arc::clone(inner);
     blocking("recording the image", move || {
@@ -329,6 +331,7 @@ pub(super) async fn assemble(
             size_bytes: image.size_bytes,
             pinned: false,
             defaults: image.config.defaults(),
+            checkpoint: image.checkpoint,
             removed: false,
         };
         inner.catalog.add(&image.config_digest, record, &names)

@@ -7,6 +7,7 @@
 //! The record is written before anything is made and deleted after all is gone, so that a
 //! restart finds whatever was left half-way.
 
+use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,11 +16,12 @@ use super::catalog::{Catalog, RootfsRecord, VolumeRecord};
 use super::content::{Content, Scratch};
 use super::digest::Digest;
 use super::layer::{Layers, Target, change, copy_root};
-use super::{Error, Image, Owners, Prepared, changes, checkpoint};
+use super::{Base, Error, Image, Owners, Prepared, changes, checkpoint};
 use crate::id::ContainerId;
 use crate::meter::{self, System};
 use crate::sys::overlay::{Changes, Overlay};
 use crate::sys::{idmap, mount};
+use checkpoint::{Checkpoint, Source};
 
 /// Where images that a container has as volumes are mounted, by number.
 const VOLUMES: &str = "volumes";
@@ -27,6 +29,8 @@ const VOLUMES: &str = "volumes";
 const RESTORED: &str = "restored";
 /// Where layers are mounted with other owners while an overlay is made of them.
 const LOWER: &str = "lower";
+/// An empty directory where older kernels mount what others can keep out of sight.
+const MOUNT: &str = "mount";
 /// Mounts stacked on one directory that are taken away.
 const MAX_STACKED: usize = 16;
 
@@ -196,22 +200,60 @@ impl RootFileSystems {
         (home.join("checkpoint"), home.join("work"))
     }
 
-    /// Brings a prepared root file system that nothing uses yet to where an archive's was, and
-    /// unpacks the images of its processes.
+    /// What the checkpoint in an image says of its container. `home` is an empty directory.
+    pub(super) fn checkpoint_base(
+        layers: &Layers,
+        image: &Image,
+        home: &Path,
+    ) -> Result<Base, Error> {
+        let source = |dir| Source::Image { name: image.name(), dir };
+        let seen = chain(image).and_then(|chain| {
+            let mount = home.join(MOUNT);
+            let view = std::fs::create_dir(&mount)
+                .and_then(|()| Lower::new(home, layers, &chain, 2, None))
+                .and_then(|lower| {
+                    let overlay = Overlay { lower: &lower.paths(), changes: None, label: None };
+                    overlay.detached(&mount)
+                });
+            view.map_err(|error| format!("its layers can't be mounted: {error}"))
+        });
+        let view = seen.map_err(|cause| source(home).fault(cause))?;
+        let dir = PathBuf::from(format!("/proc/self/fd/{}", view.as_raw_fd()));
+        checkpoint::base(&source(&dir))
+    }
+
+    /// Where an image is mounted that a container has as a volume.
+    fn volume(&self, catalog: &Catalog, container: &ContainerId, image: &str) -> Option<PathBuf> {
+        let at = catalog.rootfs_volumes(container.as_str()).iter().position(|id| id == image)?;
+        Some(self.dir.join(container).join(VOLUMES).join(at.to_string()))
+    }
+
+    /// Brings a prepared root file system that nothing uses yet to where a checkpoint's was, and
+    /// unpacks the images of its processes. An image with the checkpoint is one of its volumes.
     pub(super) fn restore(
         &self,
         catalog: &Catalog,
         layers: &Layers,
         container: &ContainerId,
-        archive: &Path,
+        from: &Checkpoint,
         label: Option<&str>,
     ) -> Result<(), Error> {
+        let (dir, found);
+        let source = match from {
+            Checkpoint::Archive(path) => Source::Archive(path),
+            Checkpoint::Image { image } => {
+                let volume = self.volume(catalog, container, image);
+                dir = volume.ok_or_else(|| Error::NotFound(image.clone()))?;
+                found = catalog.now().find(image)?;
+                Source::Image { name: found.name(), dir: &dir }
+            }
+        };
         let home = self.dir.join(container);
         let restored = home.join(RESTORED);
         let (_, work) = self.processes(container);
         std::fs::create_dir_all(&work).map_err(Error::disk("make the directory", &work))?;
         set_mode(&restored, 0o700).map_err(Error::disk("set the mode of", &restored))?;
-        let mut unpacked = checkpoint::unpack(archive, &restored, &layers.bounds)?;
+        let mut unpacked = checkpoint::unpack(&source, &restored, &layers.bounds)?;
         let changes = unpacked.changes.as_deref();
         if changes.is_none() && unpacked.deleted.is_empty() {
             return Ok(());
@@ -222,7 +264,7 @@ impl RootFileSystems {
         // Whiteouts go straight into the upper directory, which no overlay may use then.
         let [upper, work, merged, mount] =
             ["upper", "work", "merged", RESTORED].map(|name| home.join(name));
-        let mount = mount.join("mount");
+        let mount = mount.join(MOUNT);
         let remade = |error: std::io::Error| fault(format!("cannot be mounted again: {error}"));
         std::fs::create_dir_all(&mount).map_err(remade)?;
         mount::detach(&merged).map_err(remade)?;
@@ -231,7 +273,7 @@ impl RootFileSystems {
         let overlay = Overlay { lower: &lower.paths(), changes: changing(), label };
         let target = overlay.detached(&mount).and_then(|view| Target::merged(view, &upper));
         change(target.map_err(remade)?, &unpacked.deleted, changes, &mut unpacked.budget)
-            .map_err(|cause| Error::Archive { path: archive.to_owned(), cause })?;
+            .map_err(|cause| source.fault(cause))?;
         if let Some(changes) = changes {
             std::fs::remove_file(changes).map_err(Error::disk("remove", changes))?;
         }

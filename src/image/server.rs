@@ -16,7 +16,7 @@ use super::Error;
 use super::challenge::Credentials;
 use super::error::with_causes;
 use super::hosts::{self, Endpoint};
-use super::manifest;
+use super::{certificates, manifest};
 
 /// Largest answer of a token server, in bytes.
 const MAX_TOKEN: u64 = 64 << 10;
@@ -249,7 +249,6 @@ fn build_client(
     // The provider is process-wide; a second call changes nothing and says so.
     drop(rustls::crypto::ring::default_provider().install_default());
     let secure = endpoint.base.starts_with("https://");
-    let identity = identity(endpoint)?;
     let builder = || {
         let mut builder = reqwest::Client::builder()
             .user_agent(concat!("haled/", env!("CARGO_PKG_VERSION")))
@@ -261,14 +260,16 @@ fn build_client(
                 Redirects::Follow => Policy::custom(no_downgrade),
                 Redirects::Refuse => Policy::none(),
             });
-        if let Some(identity) = &identity {
-            builder = builder.identity(identity.clone());
-        }
         if hosts::is_loopback(endpoint.host()) {
             builder = builder.no_proxy();
         }
         builder
     };
+    if !endpoint.clients.is_empty() {
+        let with_certificates =
+            builder().tls_backend_preconfigured(certificates::config(endpoint)?);
+        return with_certificates.build().map_err(|error| tls(endpoint, &error));
+    }
     let mut with_authorities = builder();
     let mut roots = Vec::new();
     for file in &endpoint.authorities {
@@ -293,21 +294,6 @@ fn build_client(
         }
         Err(error) => Err(tls(endpoint, &error)),
     }
-}
-
-/// Our certificate and key for a server that asks for one.
-fn identity(endpoint: &Endpoint) -> Result<Option<reqwest::Identity>, Error> {
-    let Some(first) = endpoint.client.first() else { return Ok(None) };
-    let mut pem = Vec::new();
-    for file in &endpoint.client {
-        pem.extend(hosts::read_pem(file)?);
-        pem.push(b'\n');
-    }
-    let bad = |error: reqwest::Error| Error::Hosts {
-        path: first.clone(),
-        cause: format!("no certificate with its key: {}", with_causes(&error)),
-    };
-    reqwest::Identity::from_pem(&pem).map(Some).map_err(bad)
 }
 
 fn tls(endpoint: &Endpoint, error: &reqwest::Error) -> Error {

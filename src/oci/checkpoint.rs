@@ -11,6 +11,12 @@ use super::runtime::{Runtime, check_id, log_tail};
 
 /// How long freezing and thawing may take.
 const PAUSE_LIMIT: Duration = Duration::from_secs(30);
+/// On cgroup v1 the kernel freezes the processes that it meets, and new ones may come up behind
+/// it. runc gives up after some rounds, on a busy machine within milliseconds.
+const BUSY: &str = "unable to freeze";
+/// How often freezing is tried then, and how long is waited between two tries.
+const FREEZE_TRIES: u32 = 50;
+const FREEZE_PAUSE: Duration = Duration::from_millis(20);
 /// CRIU's own log, in the directory for its work.
 pub const DUMP_LOG: &str = "dump.log";
 /// The same of a restore.
@@ -21,6 +27,14 @@ pub const CRIU_CONFIG_ANNOTATION: &str = "org.criu.config";
 impl Runtime {
     /// `pause`: nothing of the container runs until [`Runtime::resume`].
     pub async fn pause(&self, container: &str) -> Result<(), Error> {
+        for _ in 1..FREEZE_TRIES {
+            match self.simple("pause", container).await {
+                Err(Error::Runtime { message, .. }) if message.contains(BUSY) => {
+                    tokio::time::sleep(FREEZE_PAUSE).await;
+                }
+                other => return other,
+            }
+        }
         self.simple("pause", container).await
     }
 

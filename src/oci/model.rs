@@ -63,8 +63,6 @@ pub struct ImageVolume {
     pub name: String,
     /// `sha256:…` of the image that was found by it.
     pub id: String,
-    /// That image's digest reference; its id where it has none.
-    pub reference: String,
     /// What of it is mounted, relative to its root; empty: all.
     pub sub_path: PathBuf,
 }

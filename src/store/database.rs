@@ -8,7 +8,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
 
-use super::{All, Error, Record, SetAside};
+use super::changes::Change;
+use super::{All, Changes, Error, Record, SetAside};
 
 /// "HALE": marks the file as ours (PRAGMA application_id).
 const APPLICATION: i64 = 0x4841_4c45;
@@ -93,34 +94,22 @@ impl Store {
 
     /// Writes one record, whole or not at all.
     pub fn put<R: Record>(&self, key: &str, record: &R) -> Result<(), Error> {
-        let body = serde_json::to_string(record).map_err(|source| Error::Unstorable {
-            kind: R::KIND,
-            key: key.to_owned(),
-            source,
-        })?;
-        let put = |connection: &Connection| {
-            connection
-                .prepare_cached(
-                    "INSERT INTO record (kind, key, version, body) VALUES (?1, ?2, ?3, ?4)
-                     ON CONFLICT (kind, key)
-                     DO UPDATE SET version = excluded.version, body = excluded.body",
-                )?
-                .execute(params![R::KIND, key, R::VERSION, body])
-        };
-        put(&self.connection()).map_err(self.failed(|| format!("write {} \"{key}\"", R::KIND)))?;
-        Ok(())
+        self.make(&Change::put(key, record)?).map(drop)
     }
 
     /// Removes one; false: there was none.
     pub fn delete<R: Record>(&self, key: &str) -> Result<bool, Error> {
-        let delete = |connection: &Connection| {
-            connection
-                .prepare_cached("DELETE FROM record WHERE kind = ?1 AND key = ?2")?
-                .execute(params![R::KIND, key])
-        };
-        let rows = delete(&self.connection())
-            .map_err(self.failed(|| format!("delete {} \"{key}\"", R::KIND)))?;
+        let rows = self.make(&Change::Delete { kind: R::KIND, key: key.to_owned() })?;
         Ok(rows > 0)
+    }
+
+    fn make(&self, change: &Change) -> Result<usize, Error> {
+        change.make(&self.connection()).map_err(self.failed(|| change.told()))
+    }
+
+    /// Makes all these changes or, whatever comes between, none of them.
+    pub fn apply(&self, changes: &Changes) -> Result<(), Error> {
+        changes.make(&mut self.connection()).map_err(self.failed(|| changes.told()))
     }
 
     /// Every readable record of a kind, by key; unreadable ones are set aside.

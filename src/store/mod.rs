@@ -2,11 +2,12 @@
 //!
 //! Records are JSON with a kind, a key and a version, apart from every wire type. The store
 //! knows no room's types; each room brings its own [`Record`]. `database` is the file and
-//! what is read from it, `lock` keeps a second daemon off the same root directory.
+//! what is read from it, `changes` what is written together, `lock` keeps a second daemon off the same root directory.
 //!
 //! One unreadable record never stops a start: it is set aside, in a table of its own, and
 //! told to the caller, who logs it. Never here: a decision on what a record means.
 
+mod changes;
 mod database;
 mod lock;
 
@@ -15,6 +16,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+pub use changes::Changes;
 pub use database::Store;
 pub use lock::{RootInUse, RootLock};
 

@@ -8,10 +8,10 @@ use super::server::Server;
 use super::{Ended, ended, halectl};
 
 /// A home with `docker login`'s file, and a directory of helpers before the PATH.
-struct Home(tempfile::TempDir);
+pub(super) struct Home(tempfile::TempDir);
 
 impl Home {
-    fn new(config: &str) -> Self {
+    pub(super) fn new(config: &str) -> Self {
         let home = tempfile::tempdir().unwrap();
         std::fs::create_dir(home.path().join(".docker")).unwrap();
         std::fs::create_dir(home.path().join("bin")).unwrap();
@@ -19,13 +19,13 @@ impl Home {
         Self(home)
     }
 
-    fn helper(&self, name: &str, script: &str) {
+    pub(super) fn helper(&self, name: &str, script: &str) {
         let path = self.0.path().join("bin").join(format!("docker-credential-{name}"));
         std::fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
     }
 
-    fn command(&self, socket: &Path, args: &[&str]) -> Command {
+    pub(super) fn command(&self, socket: &Path, args: &[&str]) -> Command {
         let mut command = halectl(socket, args);
         for name in ["DOCKER_CONFIG", "XDG_RUNTIME_DIR", "REGISTRY_AUTH_FILE"] {
             command.env_remove(name);

@@ -297,55 +297,6 @@ impl Haled for Canned {
         let field = v1::Field { name: path, fields: vec![spec], ..Default::default() };
         Ok(Response::new(v1::ExplainResponse { field: Some(field) }))
     }
-
-    async fn import_image(
-        &self,
-        request: Request<Streaming<v1::ImportImageRequest>>,
-    ) -> Result<Response<v1::ImportImageResponse>, Status> {
-        let mut messages = request.into_inner();
-        let first = messages.message().await?.expect("a first message");
-        if first.reference == "refused" {
-            return Err(Status::invalid_argument("\"refused\" is no good name"));
-        }
-        let mut bytes = first.chunk.to_vec();
-        let mut largest = 0;
-        loop {
-            match messages.message().await {
-                Ok(Some(message)) => {
-                    assert_eq!(message.reference, "");
-                    largest = largest.max(message.chunk.len());
-                    bytes.extend_from_slice(&message.chunk);
-                }
-                Ok(None) => break,
-                Err(status) => {
-                    self.note("import broke".into());
-                    return Err(status);
-                }
-            }
-        }
-        let mut sum = 0u64;
-        for byte in &bytes {
-            sum = sum.wrapping_mul(31).wrapping_add(u64::from(*byte));
-        }
-        let mut names: Vec<String> = tar::Archive::new(bytes.as_slice())
-            .entries()
-            .unwrap()
-            .filter_map(|entry| Some(entry.ok()?.path().ok()?.display().to_string()))
-            .collect();
-        names.sort();
-        self.note(format!(
-            "import \"{}\" {} {sum:x} {}",
-            first.reference,
-            bytes.len(),
-            names.join(" ")
-        ));
-        assert!(largest <= 1 << 20, "{largest}");
-        let image = v1::ImportedImage {
-            id: format!("sha256:{}", "d".repeat(64)),
-            references: vec!["docker.io/library/x:latest".into()],
-        };
-        Ok(Response::new(v1::ImportImageResponse { images: vec![image] }))
-    }
 }
 
 /// The few of the CRI's calls that halectl makes.
@@ -408,6 +359,7 @@ fn image() -> v1::ImageSummary {
 #[tonic::async_trait]
 impl Images for Canned {
     type PullStream = ReceiverStream<Result<v1::PullImageProgress, Status>>;
+    type ImportStream = ReceiverStream<Result<v1::ImportImageProgress, Status>>;
     type ExportStream = ReceiverStream<Result<v1::ExportImagesChunk, Status>>;
 
     async fn list(
@@ -436,6 +388,61 @@ impl Images for Canned {
             Err(Status::not_found(format!("no registry has \"{}\"", request.reference)))
         };
         sender.send(last).await.unwrap();
+        Ok(Response::new(ReceiverStream::new(receiver)))
+    }
+
+    async fn import(
+        &self,
+        request: Request<Streaming<v1::ImportImageRequest>>,
+    ) -> Result<Response<Self::ImportStream>, Status> {
+        let mut messages = request.into_inner();
+        let first = messages.message().await?.expect("a first message");
+        if first.reference == "refused" {
+            return Err(Status::invalid_argument("\"refused\" is no good name"));
+        }
+        let mut bytes = first.chunk.to_vec();
+        let mut largest = 0;
+        loop {
+            match messages.message().await {
+                Ok(Some(message)) => {
+                    assert_eq!(message.reference, "");
+                    largest = largest.max(message.chunk.len());
+                    bytes.extend_from_slice(&message.chunk);
+                }
+                Ok(None) => break,
+                Err(status) => {
+                    self.note("import broke".into());
+                    return Err(status);
+                }
+            }
+        }
+        let mut sum = 0u64;
+        for byte in &bytes {
+            sum = sum.wrapping_mul(31).wrapping_add(u64::from(*byte));
+        }
+        let mut names: Vec<String> = tar::Archive::new(bytes.as_slice())
+            .entries()
+            .unwrap()
+            .filter_map(|entry| Some(entry.ok()?.path().ok()?.display().to_string()))
+            .collect();
+        names.sort();
+        self.note(format!(
+            "import \"{}\" {} {sum:x} {}",
+            first.reference,
+            bytes.len(),
+            names.join(" ")
+        ));
+        assert!(largest <= 1 << 20, "{largest}");
+        let image = v1::ImportedImage {
+            id: format!("sha256:{}", "d".repeat(64)),
+            references: vec!["docker.io/library/x:latest".into()],
+        };
+        let (sender, receiver) = mpsc::channel(4);
+        let part = |stage| v1::PullPart { size: 7, done: 7, stage, ..Default::default() };
+        let so_far = v1::ImportImageProgress { images: vec![], parts: vec![part(4), part(3)] };
+        sender.send(Ok(so_far)).await.unwrap();
+        let whole = v1::ImportImageProgress { images: vec![image], parts: vec![part(4), part(4)] };
+        sender.send(Ok(whole)).await.unwrap();
         Ok(Response::new(ReceiverStream::new(receiver)))
     }
 

@@ -1,7 +1,5 @@
 //! The busybox image: Debian's busybox-static as a root file system, streamed to the daemon.
 
-use haled::proto::haled as wire;
-
 use super::{BUSYBOX, Daemon};
 
 /// Applets that tests use, by where they are in a busybox image.
@@ -51,14 +49,7 @@ pub fn tar() -> Vec<u8> {
 
 /// Streams it to the daemon.
 pub(super) async fn import(daemon: &Daemon) {
-    let tar = tar();
-    let mut messages =
-        vec![wire::ImportImageRequest { reference: BUSYBOX.into(), chunk: Vec::new().into() }];
-    messages.extend(tar.chunks(1 << 20).map(|chunk| wire::ImportImageRequest {
-        reference: String::new(),
-        chunk: chunk.to_vec().into(),
-    }));
-    let imported = daemon.haled().await.import_image(tokio_stream::iter(messages)).await;
+    let imported = daemon.import(BUSYBOX, &tar()).await;
     let imported = imported.unwrap_or_else(|error| panic!("{error}\n{}", daemon.log()));
-    assert_eq!(imported.into_inner().images.len(), 1);
+    assert_eq!(imported.len(), 1);
 }

@@ -13,6 +13,7 @@ use haled::proto::cri::image_service_client::ImageServiceClient;
 use haled::proto::cri::runtime_service_client::RuntimeServiceClient;
 use haled::proto::haled as wire;
 use haled::proto::haled::haled_client::HaledClient;
+use haled::proto::haled::images_client::ImagesClient;
 use tonic::transport::{Channel, Endpoint};
 
 pub mod busybox;
@@ -199,6 +200,12 @@ impl Daemon {
         nsenter
     }
 
+    /// A socket that listens on the node's loopback.
+    pub fn listener(&self) -> std::net::TcpListener {
+        let network = PathBuf::from(format!("/proc/{}/ns/net", self.holder.id()));
+        haled::sys::netns::within(&network, || std::net::TcpListener::bind("127.0.0.1:0")).unwrap()
+    }
+
     async fn channel(&self) -> Result<Channel, tonic::transport::Error> {
         let socket = self.socket();
         Endpoint::from_static("http://localhost")
@@ -227,6 +234,11 @@ impl Daemon {
 
     pub async fn haled(&self) -> HaledClient<Channel> {
         HaledClient::new(self.channel().await.unwrap())
+    }
+
+    /// haled's own service for images.
+    pub async fn own_images(&self) -> ImagesClient<Channel> {
+        ImagesClient::new(self.channel().await.unwrap())
     }
 
     /// Waits until `done`, looking often.
@@ -322,6 +334,33 @@ impl Daemon {
             panic!("{error}\n{}", self.log());
         }
         id
+    }
+
+    /// Pulls an image through the CRI and gives the name by which the kubelet then has it.
+    pub async fn pull(&self, image: &str) -> Result<String, tonic::Status> {
+        let image = Some(cri::ImageSpec { image: image.into(), ..Default::default() });
+        let request = cri::PullImageRequest { image, ..Default::default() };
+        Ok(self.images().await.pull_image(request).await?.into_inner().image_ref)
+    }
+
+    /// Streams an image's archive to it.
+    pub async fn import(
+        &self,
+        name: &str,
+        archive: &[u8],
+    ) -> Result<Vec<wire::ImportedImage>, tonic::Status> {
+        let chunk = |chunk: &[u8]| wire::ImportImageRequest {
+            reference: name.to_owned(),
+            chunk: chunk.to_vec().into(),
+        };
+        let messages: Vec<_> = archive.chunks(1 << 20).map(chunk).collect();
+        let mut own = self.own_images().await;
+        let mut answers = own.import(tokio_stream::iter(messages)).await?.into_inner();
+        let mut images = Vec::new();
+        while let Some(answer) = answers.message().await? {
+            images = answer.images;
+        }
+        Ok(images)
     }
 
     pub async fn create(

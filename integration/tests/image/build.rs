@@ -180,6 +180,16 @@ impl Built {
         Self { manifest: manifest.to_string().into_bytes(), config, blobs, tars, media_type }
     }
 
+    /// The same with annotations of its manifest.
+    pub(crate) fn annotated(mut self, annotations: &[(&str, &str)]) -> Self {
+        let mut manifest: serde_json::Value = serde_json::from_slice(&self.manifest).unwrap();
+        for (key, value) in annotations {
+            manifest["annotations"][key] = (*value).into();
+        }
+        self.manifest = manifest.to_string().into_bytes();
+        self
+    }
+
     /// `sha256:…` of its configuration.
     pub(crate) fn id(&self) -> String {
         sha256(&self.config)

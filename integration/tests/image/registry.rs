@@ -163,7 +163,7 @@ impl Registry {
 fn certify(dir: &std::path::Path) {
     let script =
         "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 \
-            -subj /CN=authority -keyout authority.key -out authority.crt &&
+            -subj \"/CN=authority of ${PWD##*/}\" -keyout authority.key -out authority.crt &&
         openssl req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj /CN=registry \
             -keyout registry.key -out registry.csr &&
         printf 'subjectAltName=IP:127.0.0.1' > san &&
@@ -221,7 +221,15 @@ impl Tap {
         registry: &Registry,
         script: impl Fn(&str) -> Mischief + Send + Sync + 'static,
     ) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Self::at(TcpListener::bind("127.0.0.1:0").unwrap(), registry, script)
+    }
+
+    /// The same with a socket that may be in another network.
+    pub(crate) fn at(
+        listener: TcpListener,
+        registry: &Registry,
+        script: impl Fn(&str) -> Mischief + Send + Sync + 'static,
+    ) -> Self {
         let host = listener.local_addr().unwrap().to_string();
         let seen = std::sync::Arc::<std::sync::Mutex<Vec<String>>>::default();
         let (upstream, noted) = (registry.host.clone(), seen.clone());

@@ -11,6 +11,7 @@ fn with_image(name: &str, sub_path: &str, script: &str) -> cri::ContainerConfig 
 fn image(name: &str, sub_path: &str) -> cri::Mount {
     cri::Mount {
         container_path: "/volume".into(),
+        readonly: true,
         image: Some(cri::ImageSpec { image: name.into(), ..Default::default() }),
         image_sub_path: sub_path.into(),
         ..Default::default()
@@ -31,7 +32,7 @@ async fn an_image_is_mounted_and_kept_while_it_is_used() {
     let mount = &status.mounts[0];
     let told = mount.image.as_ref().unwrap();
     assert_eq!((told.image.as_str(), mount.image_sub_path.as_str()), (BUSYBOX, "bin"));
-    assert_eq!(told.image_ref, status.image_ref);
+    assert_eq!(told.image_ref, status.image_id);
     assert!(mount.host_path.is_empty(), "{mount:?}");
 
     // RemoveImage leaves what is in use, over a restart too.
@@ -78,6 +79,11 @@ async fn an_image_volume_that_cannot_be_is_refused_by_name() {
             cri::Mount { host_path: "/etc".into(), ..image(BUSYBOX, "") },
             Code::InvalidArgument,
             "not both",
+        ),
+        (
+            cri::Mount { readonly: false, ..image(BUSYBOX, "") },
+            Code::InvalidArgument,
+            "only be mounted with readonly",
         ),
         (cri::Mount { image: None, ..image("", "bin") }, Code::InvalidArgument, "needs an image"),
     ] {

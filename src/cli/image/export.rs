@@ -3,8 +3,11 @@
 
 use std::fs::File;
 use std::io::{self, IsTerminal as _, Write};
+use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+
+use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 
 use super::pull::bar;
 use crate::cli::client::{self, Address};
@@ -40,55 +43,114 @@ pub(in crate::cli) async fn export(address: &Address, args: ExportArgs) -> Outco
     Ok(ExitCode::SUCCESS)
 }
 
-/// Where an archive goes: a file has its name only when it is whole.
+/// Where an archive goes. A file has its name only when it is whole, and none before where the
+/// file system can do that, so that nothing is left whichever way halectl ends.
 enum Target {
-    Stdout,
-    File { file: File, partial: PathBuf, path: PathBuf },
+    /// Standard output, or what is written to as it is: a pipe, a device.
+    Open(Box<dyn Write + Send>, PathBuf),
+    File {
+        file: File,
+        partial: Partial,
+        path: PathBuf,
+    },
+}
+
+/// What a file is that isn't whole.
+enum Partial {
+    Nameless,
+    Named(PathBuf),
 }
 
 impl Target {
     fn open(output: Option<&Path>) -> Result<Self, Failure> {
-        match output.filter(|path| *path != Path::new("-")) {
-            None if io::stdout().is_terminal() => Err(Failure::Message(
-                "an archive is nothing for a terminal: give a file with -o".to_owned(),
-            )),
-            None => Ok(Self::Stdout),
-            Some(path) => {
-                let mut partial = path.as_os_str().to_owned();
-                partial.push(".partial");
-                let partial = PathBuf::from(partial);
-                let file = File::create(&partial).map_err(|error| failed(&partial, &error))?;
-                Ok(Self::File { file, partial, path: path.to_owned() })
+        let Some(path) = output.filter(|path| *path != Path::new("-")) else {
+            if io::stdout().is_terminal() {
+                let why = "an archive is nothing for a terminal: give a file with -o";
+                return Err(Failure::Message(why.to_owned()));
             }
+            return Ok(Self::Open(Box::new(io::stdout()), "standard output".into()));
+        };
+        if path.metadata().is_ok_and(|meta| !meta.is_file()) {
+            let file = File::options().write(true).open(path);
+            let file = file.map_err(|error| failed(path, &error))?;
+            return Ok(Self::Open(Box::new(file), path.to_owned()));
         }
+        let flags = OFlags::WRONLY | OFlags::TMPFILE | OFlags::CLOEXEC;
+        let nameless = rustix::fs::open(directory(path), flags, Mode::from(0o666));
+        let (file, partial) = if let Ok(file) = nameless {
+            (File::from(file), Partial::Nameless)
+        } else {
+            let partial = beside(path);
+            let file = File::create(&partial).map_err(|error| failed(&partial, &error))?;
+            (file, Partial::Named(partial))
+        };
+        Ok(Self::File { file, partial, path: path.to_owned() })
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<(), Failure> {
-        match self {
-            Self::Stdout => crate::cli::output::print(bytes),
-            Self::File { file, partial, .. } => {
-                file.write_all(bytes).map_err(|error| failed(partial, &error))
-            }
-        }
+        let (written, path) = match self {
+            Self::Open(out, path) => (out.write_all(bytes), path),
+            Self::File { file, path, .. } => (file.write_all(bytes), path),
+        };
+        written.map_err(|error| match error.kind() {
+            io::ErrorKind::BrokenPipe => Failure::ReaderGone,
+            _ => failed(path, &error),
+        })
     }
 
-    fn finish(self) -> Result<(), Failure> {
-        if let Self::File { file, partial, path } = &self {
-            file.sync_all()
-                .and_then(|()| std::fs::rename(partial, path))
-                .map_err(|error| failed(path, &error))?;
+    fn finish(mut self) -> Result<(), Failure> {
+        match &mut self {
+            Self::Open(out, path) => out.flush().map_err(|error| failed(path, &error)),
+            Self::File { file, partial, path } => file
+                .sync_all()
+                .and_then(|()| partial.named(file, path))
+                .and_then(|named| std::fs::rename(named, &*path))
+                .map_err(|error| failed(path, &error)),
         }
-        Ok(())
     }
 }
 
-impl Drop for Target {
+impl Partial {
+    /// A name for the file, to be renamed from.
+    fn named(&mut self, file: &File, path: &Path) -> io::Result<PathBuf> {
+        if let Self::Named(partial) = self {
+            return Ok(partial.clone());
+        }
+        let partial = beside(path);
+        let link = || {
+            let own = format!("/proc/self/fd/{}", file.as_raw_fd());
+            rustix::fs::linkat(CWD, own, CWD, &partial, AtFlags::SYMLINK_FOLLOW)
+        };
+        match link() {
+            // Of a halectl that was killed between these two steps.
+            Err(rustix::io::Errno::EXIST) => {
+                std::fs::remove_file(&partial)?;
+                link()?;
+            }
+            other => other?,
+        }
+        *self = Self::Named(partial.clone());
+        Ok(partial)
+    }
+}
+
+impl Drop for Partial {
     fn drop(&mut self) {
-        if let Self::File { partial, .. } = self {
+        if let Self::Named(partial) = self {
             // Gone already where it is whole.
             std::fs::remove_file(partial).ok();
         }
     }
+}
+
+fn directory(path: &Path) -> &Path {
+    path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+fn beside(path: &Path) -> PathBuf {
+    let mut partial = path.as_os_str().to_owned();
+    partial.push(".partial");
+    partial.into()
 }
 
 fn failed(path: &Path, error: &io::Error) -> Failure {

@@ -11,7 +11,7 @@ use crate::cli::options::PullArgs;
 use crate::cli::output::print;
 use crate::cli::{Failure, Outcome};
 use crate::proto::haled::pull_part::Stage;
-use crate::proto::haled::{PullImageProgress, PullImageRequest};
+use crate::proto::haled::{PullImageProgress, PullImageRequest, PullPart};
 
 pub(in crate::cli) async fn pull(address: &Address, args: PullArgs) -> Outcome {
     let PullArgs { reference, creds, authfile, quiet } = args;
@@ -52,21 +52,20 @@ pub(super) fn bar(hidden: bool) -> ProgressBar {
 }
 
 fn show(bar: &ProgressBar, answer: &PullImageProgress) {
-    let (words, done, size) = told(answer);
+    let (words, done, size) = told(&answer.parts, "asking the registry");
     bar.set_length(size);
     bar.set_position(done);
     bar.set_message(words);
 }
 
-/// How far it is, in words and in bytes of all.
-pub(super) fn told(answer: &PullImageProgress) -> (String, u64, u64) {
-    let parts = &answer.parts;
+/// How far it is, in words and in bytes of all. `before`: what is done when no part is known.
+pub(super) fn told(parts: &[PullPart], before: &str) -> (String, u64, u64) {
     let done = parts.iter().map(|part| part.done.min(part.size)).sum();
     let size = parts.iter().map(|part| part.size).sum();
     let all = parts.len();
     let unpacked = parts.iter().filter(|part| part.stage() == Stage::Done).count();
     let words = if parts.is_empty() {
-        "asking the registry".to_owned()
+        before.to_owned()
     } else if done < size {
         format!("pulling {all} layers")
     } else {

@@ -2,17 +2,20 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Request, Response, Status};
+use tokio_stream::{StreamExt as _, once};
+use tokio_util::io::StreamReader;
+use tonic::{Request, Response, Status, Streaming};
 
 use super::Streamed;
 use crate::cri::Face;
 use crate::cri::status::{invalid, of_image, wrong_state};
-use crate::image::{Auth, Image, Part, Stage};
+use crate::image::{Auth, Error, Image, Part, Progress, Stage};
 use crate::proto::haled as wire;
 use crate::proto::haled::images_server::Images;
 
@@ -28,6 +31,7 @@ const MAX_EXPORTED: usize = 256;
 #[tonic::async_trait]
 impl Images for Face {
     type PullStream = Streamed<wire::PullImageProgress>;
+    type ImportStream = Streamed<wire::ImportImageProgress>;
     type ExportStream = Streamed<wire::ExportImagesChunk>;
 
     async fn list(
@@ -58,31 +62,35 @@ impl Images for Face {
         let (progress, pulling) =
             self.images.pull_watched(&request.reference, auth).map_err(of_image)?;
         // The pull is a task of its own, and goes on if this stream is dropped.
-        let pulling = Box::pin(pulling);
-        let stream = futures_util::stream::unfold(
-            Some((pulling, progress, Vec::new())),
-            |state| async move {
-                let (mut pulling, progress, told) = state?;
-                loop {
-                    let done = tokio::time::timeout(PROGRESS_LOOK, &mut pulling).await;
-                    let parts = progress.parts();
-                    if let Ok(done) = done {
-                        let last = done.map_err(of_image).map(|image| wire::PullImageProgress {
-                            id: image.id.clone(),
-                            parts: parts.iter().map(part).collect(),
-                        });
-                        return Some((last, None));
-                    }
-                    if parts != told {
-                        let parts_now = parts.iter().map(part).collect();
-                        let message =
-                            wire::PullImageProgress { id: String::new(), parts: parts_now };
-                        return Some((Ok(message), Some((pulling, progress, parts))));
-                    }
-                }
-            },
-        );
-        Ok(Response::new(Box::pin(stream)))
+        let message = |parts, done: Option<Arc<Image>>| wire::PullImageProgress {
+            id: done.map(|image| image.id.clone()).unwrap_or_default(),
+            parts,
+        };
+        Ok(Response::new(watched(progress, pulling, message)))
+    }
+
+    async fn import(
+        &self,
+        request: Request<Streaming<wire::ImportImageRequest>>,
+    ) -> Result<Response<Self::ImportStream>, Status> {
+        let mut stream = request.into_inner();
+        let first = stream.message().await?.ok_or_else(|| invalid("no archive was sent"))?;
+        let rest = stream.map(|message| match message {
+            Ok(message) => Ok(message.chunk),
+            Err(status) => Err(io::Error::other(status)),
+        });
+        let reader = Box::pin(StreamReader::new(once(Ok(first.chunk)).chain(rest)));
+        let (images, progress) = (self.images.clone(), Arc::<Progress>::default());
+        let shown = Arc::clone(&progress);
+        let importing = async move {
+            let name = Some(first.reference).filter(|name| !name.is_empty());
+            images.import_watched(reader, name.as_deref(), shown).await
+        };
+        let message = |parts, done: Option<Vec<Arc<Image>>>| wire::ImportImageProgress {
+            images: done.iter().flatten().map(|image| imported(image)).collect(),
+            parts,
+        };
+        Ok(Response::new(watched(progress, importing, message)))
     }
 
     async fn export(
@@ -215,6 +223,35 @@ impl Face {
             used_by: users.get(&image.id).cloned().unwrap_or_default(),
         }
     }
+}
+
+/// The parts at first and whenever one has changed, and at last what came of the work.
+fn watched<T: Send + 'static, M: Send + 'static>(
+    progress: Arc<Progress>,
+    work: impl Future<Output = Result<T, Error>> + Send + 'static,
+    message: impl Fn(Vec<wire::PullPart>, Option<T>) -> M + Send + 'static,
+) -> Streamed<M> {
+    let start = Some((Box::pin(work), progress, Vec::new(), message));
+    Box::pin(futures_util::stream::unfold(start, |state| async move {
+        let (mut work, progress, told, message) = state?;
+        loop {
+            let done = tokio::time::timeout(PROGRESS_LOOK, &mut work).await;
+            let parts = progress.parts();
+            let now = || parts.iter().map(part).collect();
+            if let Ok(done) = done {
+                let last = done.map_err(of_image).map(|done| message(now(), Some(done)));
+                return Some((last, None));
+            }
+            if parts != told {
+                let next = Ok(message(now(), None));
+                return Some((next, Some((work, progress, parts, message))));
+            }
+        }
+    }))
+}
+
+fn imported(image: &Image) -> wire::ImportedImage {
+    wire::ImportedImage { id: image.id.clone(), references: image.tags.clone() }
 }
 
 fn part(part: &Part) -> wire::PullPart {

@@ -38,13 +38,20 @@ fn what_else_containerd_takes() {
     let both = |endpoint: Endpoint| (endpoint.pulls, endpoint.resolves);
     assert_eq!(both(of("capabilities = []")), (true, true));
     assert_eq!(both(of("capabilities = [\"Pull\"]")), (true, false));
-    let paths = |names: &[&str]| names.iter().map(PathBuf::from).collect::<Vec<_>>();
+    let files = |certificate: &str, key: Option<&str>| ClientFiles {
+        certificate: certificate.into(),
+        key: key.map(PathBuf::from),
+    };
+    let (one, two) = (files("/etc/x/one.pem", None), files("/two.pem", None));
+    let (a, b) = (files("/etc/x/a.crt", Some("/a.key")), files("/b.crt", Some("/etc/x/b.key")));
     for (client, expected) in [
-        ("\"one.pem\"", paths(&["/etc/x/one.pem"])),
-        ("[\"one.pem\", \"/two.pem\"]", paths(&["/etc/x/one.pem"])),
-        ("[[\"a.crt\", \"/a.key\"]]", paths(&["/etc/x/a.crt", "/a.key"])),
+        ("\"one.pem\"", vec![one.clone()]),
+        ("[\"one.pem\", \"/two.pem\"]", vec![one.clone(), two]),
+        ("[[\"a.crt\", \"/a.key\"]]", vec![a.clone()]),
+        ("[[\"a.crt\", \"/a.key\"], [\"/b.crt\", \"b.key\"], \"one.pem\"]", vec![a, b, one]),
+        ("[]", vec![]),
     ] {
-        assert_eq!(of(&format!("client = {client}")).client, expected, "{client}");
+        assert_eq!(of(&format!("client = {client}")).clients, expected, "{client}");
     }
     for (text, millis) in [("5s", 5000), ("1m1.5s", 61_500), ("300ms", 300)] {
         let found = of(&format!("dial_timeout = \"{text}\"")).dial_timeout;

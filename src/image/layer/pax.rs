@@ -15,6 +15,8 @@ pub(super) struct Extensions {
     pub(super) gid: Option<u64>,
     pub(super) mtime: Option<(i64, u32)>,
     pub(super) xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    /// A sparse file in the PAX form, whose member goes by a name of its own.
+    pub(super) sparse: bool,
 }
 
 impl Extensions {
@@ -56,7 +58,10 @@ impl Extensions {
             b"gid" => self.gid = Some(number()?),
             b"mtime" => self.mtime = Some(time(value).ok_or("a bad PAX mtime")?),
             _ if key.starts_with(b"GNU.sparse.") => {
-                return Err("sparse files in the PAX form are not supported: make the archive without sparse files".to_owned());
+                self.sparse = true;
+                if key == b"GNU.sparse.name" {
+                    self.path = Some(value.to_vec());
+                }
             }
             _ => {
                 if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {

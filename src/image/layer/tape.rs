@@ -128,6 +128,10 @@ impl<R: Read> Tape<R> {
         if path.contains(&0) || link.contains(&0) {
             return Err(at("its name has a zero byte"));
         }
+        if extensions.sparse {
+            return Err(at("sparse files in the PAX form are not supported: \
+                           make the archive without them, or in tar's format \"gnu\""));
+        }
         let kind = kind_of(header, &path).map_err(|why| at(&why))?;
         let size = if kind == Kind::File { extensions.size.unwrap_or(size) } else { 0 };
         self.set_data(size).map_err(at)?;

@@ -63,6 +63,37 @@ fn nobody_else_may_read_it() {
 }
 
 #[test]
+fn changes_are_made_together_or_not_at_all() {
+    let (_dir, path) = place();
+    let store = Store::open(&path).unwrap();
+    store.put("a", &pod("web", 1)).unwrap();
+    let mut changes = Changes::default();
+    changes.put("b", &pod("db", 0)).unwrap();
+    changes.put("a", &Image(7)).unwrap();
+    changes.delete::<Pod>("a");
+    changes.delete::<Pod>("nobody");
+    store.apply(&changes).unwrap();
+    let keys = |store: &Store| -> (Vec<String>, Vec<String>) {
+        let of = |(key, _): (String, Pod)| key;
+        let pods = store.all::<Pod>().unwrap().0.into_iter().map(of).collect();
+        (pods, store.all::<Image>().unwrap().0.into_iter().map(|(key, _)| key).collect())
+    };
+    assert_eq!(keys(&store), (vec!["b".into()], vec!["a".into()]));
+
+    // The third of these is refused by the file.
+    let refusing = "CREATE TRIGGER no BEFORE INSERT ON record WHEN new.key = 'refused'
+                    BEGIN SELECT RAISE(ABORT, 'no'); END";
+    Connection::open(&path).unwrap().execute_batch(refusing).unwrap();
+    let mut changes = Changes::default();
+    changes.delete::<Pod>("b");
+    changes.put("c", &Image(8)).unwrap();
+    changes.put("refused", &Image(9)).unwrap();
+    let error = store.apply(&changes).unwrap_err().to_string();
+    assert!(error.contains("delete pod \"b\" and 2 more"), "{error}");
+    assert_eq!(keys(&store), (vec!["b".into()], vec!["a".into()]));
+}
+
+#[test]
 fn what_is_put_is_there_after_a_reopen_and_kinds_are_apart() {
     let (_dir, path) = place();
     let store = Store::open(&path).unwrap();

@@ -1,4 +1,4 @@
-module haled.test/nri
+module haled.test/critest
 
 go 1.26.6
 

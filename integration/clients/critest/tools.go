@@ -1,8 +1,8 @@
 //go:build tools
 
-// Package nri pins what the conformance suite builds for NRI: the critest whose release has
-// specs of it. The plugin of haled's own tests is beside it.
-package nri
+// Package critest pins the conformance suite, which is a test package, so that its imports are
+// named here. The NRI plugin of haled's own tests is beside it: both want the same NRI.
+package critest
 
 import (
 	_ "sigs.k8s.io/cri-tools/cmd/critest"
