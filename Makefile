@@ -84,6 +84,10 @@ conformance: setup build helpers ## crictl's pod life and critest (needs the go 
 vm-test: setup helpers ## in a virtual machine: tests of cgroup v2, AppArmor, OOM, user namespaces (root)
 	@CARGO='$(CARGO)' integration/vm/test
 
+.PHONY: vm-systemd
+vm-systemd: setup helpers ## in a virtual machine that systemd runs: its cgroup driver, and haled's unit (root)
+	@CARGO='$(CARGO)' integration/vm/test --systemd
+
 .PHONY: conformance-vm
 conformance-vm: setup build helpers ## in a virtual machine: critest's specs of the same (root, the go command)
 	HALED=$(abspath target/release/haled) HALED_HELPERS=$(HALED_HELPER_DIR) integration/vm/conformance

@@ -16,7 +16,7 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer as _};
 
-use crate::config::{Config, HandlerConfig, HealingConfig, NriConfig, RuntimeConfig};
+use crate::config::{CgroupDriver, Config, HandlerConfig, HealingConfig, NriConfig, RuntimeConfig};
 use crate::container::rotation;
 use crate::cri::{About, Face, server};
 use crate::health::BackoffSettings;
@@ -24,11 +24,12 @@ use crate::image::Images;
 use crate::manifest::controller::{self, Manifests};
 use crate::network::Network;
 use crate::oci::{PrivilegedDevices, Runtime, RuntimeSettings};
+use crate::pod::cgroup::Driver;
 use crate::pod::{Services, changes, events, orchestrator, recovery};
 use crate::status::traces::{self, Traces};
 use crate::store::{RootLock, Store};
-use crate::sys::idmap;
 use crate::sys::userns::{IdMaps, Range};
+use crate::sys::{cgroup, idmap, systemd};
 use crate::{image, network, nri, oci, pod, status, stream};
 use reload::Reload;
 
@@ -244,6 +245,7 @@ fn stream_settings(config: &Config) -> Result<stream::Settings, String> {
 fn services(config: &Config, store: &Store, images: &Images) -> Result<Services, String> {
     let network = Network::new(network_settings(config));
     let monitor = helper(config, "haled-monitor")?;
+    let (cgroup_driver, cgroup_parent) = cgroups(&config.runtime)?;
     let runtimes = config.runtime.handlers.iter().map(|(name, handler)| {
         let path = &handler.path;
         let runtime = Runtime {
@@ -265,13 +267,38 @@ fn services(config: &Config, store: &Store, images: &Images) -> Result<Services,
         default_handler: config.runtime.default_handler.clone(),
         pods_dir: config.state.join("pods"),
         pause: helper(config, "haled-pause")?,
-        cgroup_parent: config.runtime.cgroup_parent.clone(),
+        cgroup_driver,
+        cgroup_parent,
         backoff: ArcSwap::from_pointee(backoff(&config.healing)),
         events: events::Events::default(),
         changes: changes::Changes::new(Instant::now()),
         presence: orchestrator::Presence::new(orchestrator(&config.healing), Instant::now()),
         nri: config.nri.enable.then(|| nri::Plugins::new(plugins(&config.nri))),
     })
+}
+
+/// Who makes pods' cgroups, and the parent of those that come without one.
+pub(crate) fn cgroups(config: &RuntimeConfig) -> Result<(Driver, String), String> {
+    let driver = match config.cgroup_driver {
+        CgroupDriver::Cgroupfs => Driver::Cgroupfs,
+        CgroupDriver::Systemd if systemd::is_here() => Driver::Systemd,
+        // On v1 nobody has tried it.
+        CgroupDriver::Auto if systemd::is_here() && cgroup::version() == cgroup::Version::V2 => {
+            Driver::Systemd
+        }
+        CgroupDriver::Auto => Driver::Cgroupfs,
+        CgroupDriver::Systemd => {
+            return Err("runtime.cgroup_driver is \"systemd\", but systemd does not run this \
+                        machine (there is no /run/systemd/system): set it to \"cgroupfs\" or \
+                        \"auto\", or boot with systemd"
+                .to_owned());
+        }
+    };
+    let Some(parent) = &config.cgroup_parent else {
+        return Ok((driver, driver.default_parent().to_owned()));
+    };
+    let parent = driver.parent(parent);
+    Ok((driver, parent.map_err(|why| format!("runtime.cgroup_parent: {why}"))?))
 }
 
 /// What pods' networks are by these settings.

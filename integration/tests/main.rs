@@ -29,4 +29,5 @@ mod status;
 mod store;
 mod stream;
 mod survival;
+mod systemd;
 mod top;

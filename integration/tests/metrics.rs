@@ -297,12 +297,12 @@ async fn a_pods_own_cgroup_is_told_as_a_whole() {
     let daemon = Daemon::start().await;
     let mut config = daemon.host_sandbox("kubelets");
     let uid = config.metadata.as_ref().unwrap().uid.clone();
-    let parent = format!("{}/pod{uid}", daemon.cgroup());
-    config.linux.as_mut().unwrap().cgroup_parent = parent.clone();
+    let parent = daemon.parent(&format!("pod{uid}"));
+    config.linux.as_mut().unwrap().cgroup_parent = parent.text;
     let pod = daemon.run(&config).await;
     daemon.run_container(&pod, Daemon::host_container("app", "exec sleep 600")).await;
     let (own, app) = daemon.one_pod().await;
-    assert!(own.0.iter().all(|(_, labels, _)| labels["id"] == parent));
+    assert!(own.0.iter().all(|(_, labels, _)| labels["id"] == parent.cgroup));
     assert!(own.of("memory_usage_bytes") > app.of("memory_usage_bytes"), "pause is there too");
     assert_eq!(own.of("threads"), app.of("threads") + 1);
     assert!(!own.names().iter().any(|name| name.contains("network")), "the host's isn't its own");

@@ -40,8 +40,9 @@ async fn told(daemon: &Daemon, container: &str) -> cri::LinuxContainerResources 
 }
 
 /// CPU shares, quota and period, and the memory limit, as the kernel has them.
-fn limits(daemon: &Daemon, container: &str) -> [String; 4] {
-    let read = |controller: &str, file: &str| kernel(daemon, container, controller, file);
+async fn limits(daemon: &Daemon, container: &str) -> [String; 4] {
+    let of = daemon.cgroup_of(container).await;
+    let read = |controller: &str, file: &str| kernel(&of, controller, file);
     match cgroup::version() {
         cgroup::Version::V1 => [
             read("cpu", "cpu.shares"),
@@ -58,10 +59,9 @@ fn limits(daemon: &Daemon, container: &str) -> [String; 4] {
     }
 }
 
-/// What a file of a container's cgroup holds.
-fn kernel(daemon: &Daemon, container: &str, controller: &str, file: &str) -> String {
-    let path = format!("{}/{container}", daemon.cgroup());
-    let path = cgroup::directory(controller, &path).unwrap().join(file);
+/// What a file of a cgroup holds.
+fn kernel(of: &str, controller: &str, file: &str) -> String {
+    let path = cgroup::directory(controller, of).unwrap().join(file);
     let text = std::fs::read_to_string(&path);
     text.unwrap_or_else(|error| panic!("{}: {error}", path.display())).trim().to_owned()
 }
@@ -93,7 +93,7 @@ async fn new_limits_hold_in_the_kernel_in_the_record_and_for_the_next_attempt() 
         ..Default::default()
     });
     let id = daemon.run_container(&pod, container).await;
-    let first = limits(&daemon, &id);
+    let first = limits(&daemon, &id).await;
     assert_eq!((&first[0], &first[3]), (&shares("512"), &(64 * MIB).to_string()));
 
     let change = cri::LinuxContainerResources {
@@ -105,7 +105,7 @@ async fn new_limits_hold_in_the_kernel_in_the_record_and_for_the_next_attempt() 
     };
     update(&daemon, &id, change.clone()).await.unwrap();
     let expected = [shares("512"), "50000".into(), "100000".into(), (96 * MIB).to_string()];
-    assert_eq!(limits(&daemon, &id), expected);
+    assert_eq!(limits(&daemon, &id).await, expected);
     let merged = cri::LinuxContainerResources { cpu_shares: 512, ..change };
     assert_eq!(told(&daemon, &id).await, merged);
     // What is executed in it from now on, though runc gives it what the container began with;
@@ -127,7 +127,7 @@ async fn new_limits_hold_in_the_kernel_in_the_record_and_for_the_next_attempt() 
     assert_eq!(told(&daemon, &id).await, merged);
     daemon.exec(&id, &["touch", "/tmp/sick"]).await;
     let next = daemon.attempt(&pod, "app", 1).await;
-    assert_eq!(limits(&daemon, &next), expected);
+    assert_eq!(limits(&daemon, &next).await, expected);
     assert_eq!(told(&daemon, &next).await, merged);
     daemon.remove_pod(&pod).await;
     daemon.nothing_is_left().await;
@@ -148,7 +148,7 @@ async fn what_is_refused_changes_nothing() {
     let id = daemon.run_container(&pod, container).await;
     let full = async { while daemon.exec(&id, &["ls", "/tmp/full"]).await.0 != 0 {} };
     tokio::time::timeout(PATIENCE, full).await.expect("it fills its memory");
-    let (kernel, status) = (limits(&daemon, &id), told(&daemon, &id).await);
+    let (kernel, status) = (limits(&daemon, &id).await, told(&daemon, &id).await);
     let spec = || {
         let bundle = daemon.path("state").join("pods").join(&pod).join("containers").join(&id);
         let text = std::fs::read_to_string(bundle.join("config.json")).unwrap();
@@ -185,7 +185,7 @@ async fn what_is_refused_changes_nothing() {
         let error = update(&daemon, &id, change).await.unwrap_err();
         assert_eq!(error.code(), code, "{error}");
         assert!(error.message().contains(word), "{error}");
-        assert_eq!(limits(&daemon, &id), kernel, "{error}");
+        assert_eq!(limits(&daemon, &id).await, kernel, "{error}");
         assert_eq!(told(&daemon, &id).await, status, "{error}");
         assert_eq!(spec(), before, "{error}");
         let pid = daemon.pid(&id).await;
@@ -218,7 +218,7 @@ async fn a_container_that_has_yet_to_start_gets_them_at_its_start() {
     let request = cri::StartContainerRequest { container_id: id.clone() };
     daemon.runtime().await.start_container(request).await.unwrap();
     let expected = [shares("256"), "20000".into(), "50000".into(), (32 * MIB).to_string()];
-    assert_eq!(limits(&daemon, &id), expected);
+    assert_eq!(limits(&daemon, &id).await, expected);
     let pid = daemon.pid(&id).await;
     let score = std::fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).unwrap();
     assert_eq!(score.trim(), "800");
@@ -313,8 +313,8 @@ async fn a_class_of_block_io_throttles_a_disk() {
     let error = daemon.create(&pod, of_class("wrong", "fast")).await.unwrap_err();
     assert!(error.message().contains("there are: slow"), "{error}");
     let id = daemon.run_container(&pod, of_class("app", "slow")).await;
+    let path = daemon.cgroup_of(&id).await;
     let limit = || {
-        let path = format!("{}/{id}", daemon.cgroup());
         let path = cgroup::directory(controller, &path).unwrap().join(file);
         std::fs::read_to_string(path).unwrap()
     };

@@ -20,7 +20,7 @@ impl Daemon {
         response.into_inner().stats.unwrap()
     }
 
-    async fn pod_stats(&self, pod: &str) -> cri::LinuxPodSandboxStats {
+    pub(crate) async fn pod_stats(&self, pod: &str) -> cri::LinuxPodSandboxStats {
         let request = cri::PodSandboxStatsRequest { pod_sandbox_id: pod.into() };
         let response = self.runtime().await.pod_sandbox_stats(request).await.unwrap();
         response.into_inner().stats.unwrap().linux.unwrap()
@@ -204,16 +204,16 @@ async fn a_pods_own_cgroup_counts_what_its_containers_have_used_before() {
     let daemon = Daemon::start().await;
     let mut config = daemon.host_sandbox("kubelets");
     let uid = config.metadata.as_ref().unwrap().uid.clone();
-    let parent = format!("{}/pod{uid}", daemon.cgroup());
-    config.linux.as_mut().unwrap().cgroup_parent = parent.clone();
+    let parent = daemon.parent(&format!("pod{uid}"));
+    config.linux.as_mut().unwrap().cgroup_parent = parent.text;
     let pod = daemon.run(&config).await;
     let work = "i=0; while [ $i -lt 20000 ]; do i=$((i + 1)); done";
     let id = daemon.run_container(&pod, Daemon::host_container("work", work)).await;
     daemon.exited(&id).await;
-    let before = kernel_cpu(&parent);
+    let before = kernel_cpu(&parent.cgroup);
     let stats = daemon.pod_stats(&pod).await;
     let used = number(stats.cpu.unwrap().usage_core_nano_seconds.as_ref());
-    assert!(before <= used && used <= kernel_cpu(&parent), "{before} {used}");
+    assert!(before <= used && used <= kernel_cpu(&parent.cgroup), "{before} {used}");
     assert!(used > 1_000_000, "the container's work counts: {used}");
     assert_eq!(stats.network, None, "the host's network is not the pod's");
     assert!(stats.containers.is_empty());

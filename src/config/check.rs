@@ -7,7 +7,8 @@ use std::time::Duration;
 use tracing_subscriber::EnvFilter;
 
 use super::file::nearest;
-use super::{Bytes, Config};
+use super::{Bytes, CgroupDriver, Config};
+use crate::sys::systemd::Slice;
 
 /// The longest path of a socket, in bytes: `sun_path` less its end (unix(7)).
 const SOCKET_PATH_LIMIT: usize = 107;
@@ -49,7 +50,8 @@ pub(super) fn mistakes(config: &Config) -> Vec<(String, String)> {
 
     let runtime = &config.runtime;
     check("runtime.default_handler", default_handler(config));
-    check("runtime.cgroup_parent", cgroup(&runtime.cgroup_parent));
+    let parent = runtime.cgroup_parent.as_deref();
+    check("runtime.cgroup_parent", parent.map_or(Ok(()), |it| cgroup(it, runtime.cgroup_driver)));
     check("runtime.seccomp_dir", absolute(&runtime.seccomp_dir));
     let blockio = runtime.blockio_config_file.as_deref();
     check("runtime.blockio_config_file", blockio.map_or(Ok(()), absolute));
@@ -230,9 +232,9 @@ fn argument(text: &str) -> Result<(), String> {
         "" => Err("found an empty argument".to_owned()),
         "root" => Err(format!("found \"{text}\", set root instead")),
         "log" | "log-format" => Err(format!("found \"{text}\", which haled sets itself")),
-        "systemd-cgroup" => {
-            Err(format!("found \"{text}\", but haled makes cgroups by the cgroupfs driver"))
-        }
+        "systemd-cgroup" => Err(format!(
+            "found \"{text}\", set runtime.cgroup_driver instead: haled asks systemd itself"
+        )),
         _ if text.contains('\0') => Err("found a NUL byte, an argument has none".to_owned()),
         _ => Ok(()),
     }
@@ -270,7 +272,19 @@ fn patterns(all: &[String]) -> Result<(), String> {
     Ok(())
 }
 
-fn cgroup(parent: &str) -> Result<(), String> {
+/// A path, or of systemd a slice. With "auto", which of them is right is the machine's to say.
+fn cgroup(parent: &str, driver: CgroupDriver) -> Result<(), String> {
+    match (driver, Slice::is_meant(parent)) {
+        (CgroupDriver::Cgroupfs, true) => {
+            return Err(format!(
+                "found \"{parent}\", with cgroup_driver \"cgroupfs\" a path is needed"
+            ));
+        }
+        (CgroupDriver::Systemd, _) | (CgroupDriver::Auto, true) => {
+            return Slice::parse(parent).map(drop).map_err(|why| format!("found {why}"));
+        }
+        (CgroupDriver::Cgroupfs | CgroupDriver::Auto, false) => {}
+    }
     let names = parent.strip_prefix('/').unwrap_or_default();
     let bad = |name: &str| {
         matches!(name, "" | "." | "..") || name.contains(['\0', '\n']) || name.len() > NAME_LIMIT
@@ -278,7 +292,7 @@ fn cgroup(parent: &str) -> Result<(), String> {
     if names.split('/').any(bad) {
         return Err(format!(
             "found \"{parent}\", an absolute path of a cgroup below \"/\" is needed, without \
-             \"..\" and empty names"
+             \"..\" and empty names, or with the systemd driver a slice"
         ));
     }
     Ok(())

@@ -11,7 +11,7 @@ use std::time::Duration;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::Bytes;
+use super::{Bytes, CgroupDriver};
 
 /// Something wrong in a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -208,6 +208,36 @@ impl FromToml for Option<PathBuf> {
 
     fn to_toml(&self) -> Option<String> {
         self.as_ref()?.to_toml()
+    }
+}
+
+impl FromToml for Option<String> {
+    fn from_toml(value: &DeValue<'_>) -> Result<Self, String> {
+        String::from_toml(value).map(Some)
+    }
+
+    fn to_toml(&self) -> Option<String> {
+        self.as_ref()?.to_toml()
+    }
+}
+
+impl FromToml for CgroupDriver {
+    fn from_toml(value: &DeValue<'_>) -> Result<Self, String> {
+        match value.as_str() {
+            Some("auto") => Ok(Self::Auto),
+            Some("cgroupfs") => Ok(Self::Cgroupfs),
+            Some("systemd") => Ok(Self::Systemd),
+            _ => Err(needs(value, "\"auto\", \"cgroupfs\" or \"systemd\"")),
+        }
+    }
+
+    fn to_toml(&self) -> Option<String> {
+        let name = match self {
+            Self::Auto => "auto",
+            Self::Cgroupfs => "cgroupfs",
+            Self::Systemd => "systemd",
+        };
+        Some(format!("\"{name}\""))
     }
 }
 

@@ -54,14 +54,28 @@ pub struct RuntimeConfig {
     pub default_handler: String,
     /// `[runtime.handlers.NAME]`. `runc` and `crun` by default.
     pub handlers: BTreeMap<String, HandlerConfig>,
-    /// Parent of pods that come without one. `/haled`.
-    pub cgroup_parent: String,
+    /// Who makes pods' cgroups. By what runs the machine.
+    pub cgroup_driver: CgroupDriver,
+    /// Parent of pods that come without one. None: `/haled`, with systemd `haled.slice`.
+    pub cgroup_parent: Option<String>,
     /// Where Localhost seccomp profiles with a relative path are. `/var/lib/kubelet/seccomp`.
     pub seccomp_dir: PathBuf,
     /// Whether a container may go on from a checkpoint. false.
     pub restore_checkpoints: bool,
     /// The file of block I/O classes. None.
     pub blockio_config_file: Option<PathBuf>,
+}
+
+/// `cgroup_driver` of `[runtime]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum CgroupDriver {
+    /// systemd where it runs a machine of cgroup v2, else cgroupfs.
+    #[default]
+    Auto,
+    /// haled and the OCI runtime.
+    Cgroupfs,
+    /// systemd.
+    Systemd,
 }
 
 /// `[runtime.handlers.NAME]`.

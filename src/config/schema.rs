@@ -8,8 +8,9 @@ use toml::de::DeTable;
 
 use super::file::{Mistake, Reading, Section};
 use super::{
-    Bytes, Config, HandlerConfig, HealingConfig, ImageConfig, LogConfig, ManifestConfig,
-    NetworkConfig, NriConfig, RuntimeConfig, StatusConfig, StreamConfig, TracingConfig, check,
+    Bytes, CgroupDriver, Config, HandlerConfig, HealingConfig, ImageConfig, LogConfig,
+    ManifestConfig, NetworkConfig, NriConfig, RuntimeConfig, StatusConfig, StreamConfig,
+    TracingConfig, check,
 };
 
 /// Reads files' texts, each over those before it; every mistake in them with the number of its
@@ -111,6 +112,7 @@ pub(super) fn fill<'r, 't>(reading: &'r Reading<'t>, table: &'r DeTable<'t>, con
 
 fn runtime(mut section: Section<'_, '_>, config: &mut RuntimeConfig) {
     section.set("default_handler", &mut config.default_handler);
+    section.set("cgroup_driver", &mut config.cgroup_driver);
     section.set("cgroup_parent", &mut config.cgroup_parent);
     section.set("seccomp_dir", &mut config.seccomp_dir);
     section.set("restore_checkpoints", &mut config.restore_checkpoints);
@@ -232,7 +234,8 @@ impl Default for RuntimeConfig {
         Self {
             default_handler: "runc".into(),
             handlers: ["runc", "crun"].map(handler).into(),
-            cgroup_parent: "/haled".into(),
+            cgroup_driver: CgroupDriver::Auto,
+            cgroup_parent: None,
             seccomp_dir: "/var/lib/kubelet/seccomp".into(),
             restore_checkpoints: false,
             blockio_config_file: None,

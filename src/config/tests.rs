@@ -55,7 +55,8 @@ fn every_value_can_be_set() {
         helper_dir = "/opt/haled"
         [runtime]
         default_handler = "youki"
-        cgroup_parent = "/machine/haled"
+        cgroup_driver = "systemd"
+        cgroup_parent = "machine-haled.slice"
         seccomp_dir = "/etc/seccomp"
         blockio_config_file = "/etc/blockio.yaml"
         handlers.youki.path = "/usr/local/bin/youki"
@@ -115,6 +116,7 @@ fn every_value_can_be_set() {
     assert_ne!(config.state, default.state);
     assert_ne!(config.listen, default.listen);
     assert_ne!(config.runtime.default_handler, default.runtime.default_handler);
+    assert_ne!(config.runtime.cgroup_driver, default.runtime.cgroup_driver);
     assert_ne!(config.runtime.cgroup_parent, default.runtime.cgroup_parent);
     assert_ne!(config.runtime.seccomp_dir, default.runtime.seccomp_dir);
     assert_ne!(config.runtime.blockio_config_file, default.runtime.blockio_config_file);
@@ -214,13 +216,20 @@ fn bad_values_are_refused_by_name() {
         ("[runtime]\ncgroup_parent = \"haled\"", "found \"haled\", an absolute path of a cgroup"),
         ("[runtime]\ncgroup_parent = \"/\"", "below \"/\" is needed"),
         ("[runtime]\ncgroup_parent = \"/a/../..\"", "without \"..\""),
+        ("[runtime]\ncgroup_parent = \"a--b.slice\"", "\"a--b.slice\" is no slice"),
+        ("[runtime]\ncgroup_driver = \"systemd\"\ncgroup_parent = \"/a\"", "\"/a\" is no slice"),
+        (
+            "[runtime]\ncgroup_driver = \"cgroupfs\"\ncgroup_parent = \"a.slice\"",
+            "a path is needed",
+        ),
+        ("[runtime]\ncgroup_driver = \"cgroup\"", "\"auto\", \"cgroupfs\" or \"systemd\" is"),
         ("[runtime.handlers.\"a/b\"]", "a handler's name is 1 to 63"),
         ("[runtime.handlers.\"-a\"]", "a handler's name is 1 to 63"),
         ("[runtime.handlers.a]\npath = \"./a\"", "a bare name (looked up in PATH) is needed"),
         ("[runtime.handlers.a]\npath = \"\"", "a bare name (looked up in PATH) is needed"),
         ("[runtime.handlers.a]\nargs = \"-x\"", "a list of texts is needed"),
         ("[runtime.handlers.a]\nargs = [\"--root=/x\"]", "set root instead"),
-        ("[runtime.handlers.a]\nargs = [\"--systemd-cgroup\"]", "the cgroupfs driver"),
+        ("[runtime.handlers.a]\nargs = [\"--systemd-cgroup\"]", "set runtime.cgroup_driver"),
         ("[runtime.handlers.a]\nargs = [\"\"]", "an empty argument"),
         ("[runtime.handlers.a]\nroot = \"/run/runc\"", "which others use"),
         ("[runtime.handlers]\na.root = \"/r\"\nb.root = \"/r\"", "which is handler \"b\"'s"),

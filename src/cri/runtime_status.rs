@@ -7,6 +7,7 @@ use tonic::Status;
 
 use super::Face;
 use super::status::invalid;
+use crate::pod::cgroup::Driver;
 use crate::proto::cri;
 use crate::sys::cgroup;
 
@@ -96,12 +97,14 @@ impl Face {
         }
     }
 
-    pub(super) fn runtime_config() -> cri::RuntimeConfigResponse {
-        cri::RuntimeConfigResponse {
-            linux: Some(cri::LinuxRuntimeConfiguration {
-                cgroup_driver: cri::CgroupDriver::Cgroupfs.into(),
-            }),
-        }
+    /// Kubelets take this driver over their own setting (KEP-4033).
+    pub(super) fn runtime_config(&self) -> cri::RuntimeConfigResponse {
+        let driver = match self.pods.services().cgroup_driver {
+            Driver::Cgroupfs => cri::CgroupDriver::Cgroupfs,
+            Driver::Systemd => cri::CgroupDriver::Systemd,
+        };
+        let linux = cri::LinuxRuntimeConfiguration { cgroup_driver: driver.into() };
+        cri::RuntimeConfigResponse { linux: Some(linux) }
     }
 
     /// The pod CIDR of a kubelet that manages one, for plugins that take ranges.

@@ -11,7 +11,6 @@ use crate::network::{Dns, PortMapping};
 use crate::oci::model::{PidMode, Sharing};
 use crate::pod::config::SandboxConfig;
 use crate::proto::cri;
-use crate::sys::cgroup;
 use crate::sys::userns::{IdMaps, Range};
 
 /// The longest hostname Linux takes, in bytes (sethostname(2)).
@@ -56,7 +55,7 @@ pub(super) fn parse(
         port_mappings: port_mappings(config.port_mappings)?,
         labels: config.labels.into_iter().collect(),
         annotations: config.annotations.into_iter().collect(),
-        cgroup_parent: cgroup_parent(linux.cgroup_parent)?,
+        cgroup_parent: linux.cgroup_parent,
         sysctls: linux.sysctls.into_iter().collect(),
         network: sharing(namespaces.network(), "network")?,
         ipc: sharing(namespaces.ipc(), "ipc")?,
@@ -127,19 +126,6 @@ pub(super) fn id_maps(uids: &[cri::IdMapping], gids: &[cri::IdMapping]) -> Resul
     Ok(maps)
 }
 
-fn cgroup_parent(parent: String) -> Result<String, Status> {
-    let path = parent.trim_end_matches('/');
-    if path.is_empty() {
-        return Ok(String::new());
-    }
-    cgroup::check(path).map_err(|error| {
-        invalid(format!(
-            "linux.cgroup_parent: {error}; /kubepods/podX is one. (haled uses the cgroupfs driver: set cgroupDriver: cgroupfs in the kubelet.)"
-        ))
-    })?;
-    Ok(path.to_owned())
-}
-
 /// Ports that are to be published; those without a host port only inform.
 fn port_mappings(mappings: Vec<cri::PortMapping>) -> Result<Vec<PortMapping>, Status> {
     let mut published = Vec::new();
@@ -205,15 +191,6 @@ mod tests {
         refused(|c| c.metadata.as_mut().unwrap().uid.clear(), "uid");
         refused(|c| c.hostname = "a".repeat(65), "hostname");
         refused(|c| c.log_directory = "logs".into(), "log_directory");
-        refused(
-            |c| {
-                c.linux = Some(cri::LinuxPodSandboxConfig {
-                    cgroup_parent: "kubepods.slice".into(),
-                    ..Default::default()
-                });
-            },
-            "cgroup_parent",
-        );
         refused(
             |c| {
                 c.port_mappings = vec![cri::PortMapping { host_port: 70000, ..Default::default() }];

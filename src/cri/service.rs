@@ -269,7 +269,7 @@ impl RuntimeService for Face {
         &self,
         _request: Request<cri::RuntimeConfigRequest>,
     ) -> Result<Response<cri::RuntimeConfigResponse>, Status> {
-        Ok(Response::new(Face::runtime_config()))
+        Ok(Response::new(self.runtime_config()))
     }
 
     async fn update_pod_sandbox_resources(

@@ -43,7 +43,12 @@ pub(super) fn all(facts: &Facts) -> Vec<Finding> {
     } else {
         findings.push(user());
     }
-    findings.extend([kernel(facts), cgroups(&facts.cgroups), namespaces(facts)]);
+    findings.extend([
+        kernel(facts),
+        cgroups(&facts.cgroups),
+        cgroup_driver(facts),
+        namespaces(facts),
+    ]);
     if facts.root_user {
         findings.extend([user_namespaces(facts), overlay(facts)]);
     }
@@ -179,6 +184,35 @@ fn cgroups(cgroups: &Cgroups) -> Finding {
         return Finding::note(NAME, format!("{found}; Kubernetes is leaving v1 behind"), remedy);
     }
     Finding::ok(NAME, found)
+}
+
+fn cgroup_driver(facts: &Facts) -> Finding {
+    const NAME: &str = "cgroup driver";
+    let (driver, parent) = match &facts.driver {
+        Ok(found) => found,
+        Err(why) => {
+            let remedy = "[runtime] cgroup_driver = \"auto\" in /etc/haled/config.toml, without cgroup_parent";
+            return Finding::problem(NAME, why, remedy);
+        }
+    };
+    match (*driver, &facts.systemd) {
+        ("systemd", Some(Err(why))) => {
+            let remedy =
+                "run haled as root and on the machine itself: /run/systemd must be the machine's";
+            Finding::problem(NAME, why, remedy)
+        }
+        ("systemd", Some(Ok(version))) => {
+            Finding::ok(NAME, format!("systemd {version}: pods are scopes, by default in {parent}"))
+        }
+        (_, Some(_)) => Finding::note(
+            NAME,
+            format!(
+                "{driver}, beside systemd: two write to one tree, and each may undo what the other did"
+            ),
+            "[runtime] cgroup_driver = \"auto\", and cgroupDriver: systemd in the kubelet's configuration",
+        ),
+        (_, None) => Finding::ok(NAME, format!("{driver}: pods are by default below {parent}")),
+    }
 }
 
 fn namespaces(facts: &Facts) -> Finding {

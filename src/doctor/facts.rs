@@ -11,7 +11,7 @@ use crate::daemon;
 use crate::network::Network;
 use crate::oci::{self, Runtime, RuntimeSettings};
 use crate::sys::userns::{IdMaps, Range};
-use crate::sys::{cgroup, clock, filesystem, idmap, overlay, selinux, socket};
+use crate::sys::{cgroup, clock, filesystem, idmap, overlay, selinux, socket, systemd};
 
 /// Controllers that something of a pod depends on.
 pub(super) const CONTROLLERS: [&str; 7] =
@@ -38,6 +38,10 @@ pub(super) struct Facts {
     /// uname(2)'s release.
     pub(super) kernel: String,
     pub(super) cgroups: Cgroups,
+    /// Who makes pods' cgroups, and where; or why nobody can.
+    pub(super) driver: Result<(&'static str, String), String>,
+    /// The version of the systemd that runs the machine, or why it doesn't answer. `None`: none does.
+    pub(super) systemd: Option<Result<String, String>>,
     /// Of /proc/self/ns.
     pub(super) namespaces: BTreeSet<String>,
     /// What came of mounting with other owners.
@@ -135,6 +139,10 @@ impl Facts {
             distribution: distribution(),
             kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
             cgroups: cgroups(),
+            driver: daemon::cgroups(&config.runtime)
+                .map(|(driver, parent)| (driver.name(), parent)),
+            systemd: systemd::is_here()
+                .then(|| systemd::version().map_err(|error| error.to_string())),
             namespaces: names_in("/proc/self/ns"),
             idmapped_mounts: idmapped_mounts(config, &helpers),
             overlay: overlay::is_supported().map_err(|error| error.to_string()),

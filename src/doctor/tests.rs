@@ -40,6 +40,8 @@ fn whole() -> Facts {
             handed_down: names(&CONTROLLERS),
             writable: true,
         },
+        driver: Ok(("systemd", "haled.slice".into())),
+        systemd: Some(Ok("252".into())),
         namespaces: names(&["ipc", "mnt", "net", "pid", "uts", "user"]),
         idmapped_mounts: Ok(()),
         overlay: Ok(()),
@@ -68,6 +70,7 @@ fn poor() -> Facts {
     let mut facts = whole();
     facts.kernel = "6.1.0-28-amd64".into();
     facts.cgroups.controllers.remove("memory");
+    facts.driver = Ok(("cgroupfs", "/haled".into()));
     facts.capabilities.remove("CAP_SYS_RESOURCE");
     facts.idmapped_mounts = Err("Invalid argument (os error 22)".into());
     let missing =
@@ -117,7 +120,7 @@ type Case = (fn(&mut Facts), &'static str, State);
 
 #[test]
 fn each_fault_is_found_by_its_own_check() {
-    let cases: [Case; 21] = [
+    let cases: [Case; 23] = [
         (|facts| facts.mistake = Some("line 3".into()), "settings", State::Problem),
         (
             |facts| {
@@ -137,6 +140,8 @@ fn each_fault_is_found_by_its_own_check() {
             "cgroups",
             State::Note,
         ),
+        (|facts| facts.driver = Err("no systemd".into()), "cgroup driver", State::Problem),
+        (|facts| facts.systemd = Some(Err("gone".into())), "cgroup driver", State::Problem),
         (
             |facts| {
                 facts.namespaces.remove("net");

@@ -52,9 +52,10 @@ impl Host {
                 || cgroup::directory("memory", "/x")
                     .and_then(|below| Some(below.parent()?.join("memory.memsw.limit_in_bytes")))
                     .is_some_and(|file| file.exists()),
-            huge_pages: match cgroup::has_controller("hugetlb") {
-                true => cgroup::huge_pages::sizes(),
-                false => Vec::new(),
+            huge_pages: if cgroup::has_controller("hugetlb") {
+                cgroup::huge_pages::sizes()
+            } else {
+                Vec::new()
             },
             capabilities: capability::bounding()?,
             oom_score_adj: own.trim().parse().unwrap_or(0),

@@ -37,7 +37,8 @@ pub struct SandboxConfig {
     pub labels: BTreeMap<String, String>,
     /// Annotations.
     pub annotations: BTreeMap<String, String>,
-    /// Empty: the daemon's own.
+    /// In the form of the cgroup driver that made its cgroups. Empty, in a request: the daemon's
+    /// own.
     pub cgroup_parent: String,
     /// Of the sandbox's namespaces.
     pub sysctls: BTreeMap<String, String>,

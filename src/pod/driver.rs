@@ -16,6 +16,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tracing::{Instrument as _, Span};
 
+use super::cgroup::Cgroups;
 use super::changes::{Change, Told};
 use super::config::{SandboxConfig, SandboxResources};
 use super::history::History;
@@ -244,9 +245,9 @@ impl Driver {
         let (sender, inbox) = mpsc::channel(INBOX);
         let dir = services.pods_dir.join(&parts.id);
         let config = Arc::new(parts.record.config.clone());
-        let parent = sandbox::cgroup_parent(&services, &config);
+        let cgroups = Cgroups::of(&services, &parts.id, &config);
         let containers = parts.containers.into_iter().map(|(id, record)| Container {
-            place: Place::new(&id, &dir, &parent),
+            place: Place::new(&id, &dir, &cgroups.within),
             id,
             config: Arc::new(record.config.clone()),
             record,

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 use nix::sys::signal::Signal;
 use tokio::time::Instant;
 
+use super::cgroup::Cgroups;
 use super::driver::{Container, Done, Driver, GIVE_UP, Reply, Stopping, Work, of_container};
 use super::heal::LEAST_GRACE;
 use super::plugins::{self, Made};
@@ -109,8 +110,8 @@ impl Driver {
             self.pods.forget_container(&id);
             return Err(error.into());
         }
-        let parent = super::sandbox::cgroup_parent(&self.services, &self.config);
-        let place = Place::new(&id, &self.dir, &parent);
+        let cgroups = Cgroups::of(&self.services, &self.id, &self.config);
+        let place = Place::new(&id, &self.dir, &cgroups.within);
         let config = Arc::new(record.config.clone());
         let around = Surroundings {
             dir: self.dir.clone(),

@@ -4,6 +4,7 @@
 //! another; long work runs in child tasks that report back as events. Everyone else reads
 //! the published [`view`]. No gRPC type and no manifest comes here.
 
+pub mod cgroup;
 pub mod changes;
 mod checkpoint;
 pub mod config;
@@ -61,7 +62,9 @@ pub struct Services {
     pub monitor: PathBuf,
     /// The haled-pause executable.
     pub pause: PathBuf,
-    /// Of pods that come without a cgroup parent.
+    /// Who makes the cgroups of new pods.
+    pub cgroup_driver: cgroup::Driver,
+    /// Of pods that come without a cgroup parent, in the driver's form.
     pub cgroup_parent: String,
     /// Between restarts; changed by a reload of the settings.
     pub backoff: ArcSwap<BackoffSettings>,

@@ -9,11 +9,12 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use oci_spec::runtime::Spec;
 
+use super::cgroup::Cgroups;
 use super::config::{SandboxConfig, SandboxResources};
 use super::driver::Driver;
 use super::record::Phase;
 use super::registry::Pods;
-use super::sandbox::{self, Up};
+use super::sandbox::Up;
 use super::words;
 use super::{Error, Services};
 use crate::container::Place;
@@ -56,9 +57,8 @@ pub(super) fn pod(
         Phase::Ready { pause_pid, network } => (*pause_pid, network.as_ref()),
         _ => (0, None),
     };
-    let parent = sandbox::cgroup_parent(services, config);
-    let cgroup = sandbox::pause_cgroup(services, id, config);
-    let mut told = words::pod(id, config, handler, parent, cgroup);
+    let cgroups = Cgroups::of(services, id, config);
+    let mut told = words::pod(id, config, handler, cgroups.parent, cgroups.pause);
     told.pid = u32::try_from(pid).unwrap_or_default();
     told.ips = network.iter().flat_map(|network| &network.ips).map(ToString::to_string).collect();
     told

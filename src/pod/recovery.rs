@@ -12,6 +12,7 @@ use std::time::{Duration, Instant, SystemTime};
 use futures_util::future::join_all;
 use tokio::sync::mpsc;
 
+use super::cgroup::Cgroups;
 use super::changes::Told;
 use super::driver::{Driver, Parts};
 use super::record::{Phase, SandboxRecord};
@@ -163,10 +164,10 @@ async fn find_again(
         settings: crate::oci::RuntimeSettings::default(),
     });
 
-    let parent = sandbox::cgroup_parent(services, &record.config);
+    let cgroups = Cgroups::of(services, &id, &record.config);
     let (mut whole, mut lost) = (Vec::new(), Vec::new());
     for (container, record) in containers.drain(..) {
-        let place = Place::new(&container, &dir, &parent);
+        let place = Place::new(&container, &dir, &cgroups.within);
         // One that healing made and never started is made anew by healing.
         let unfinished = record.state == State::Created
             && (record.made_by_healing || !place.config_file().exists());
@@ -200,7 +201,7 @@ async fn find_again(
     }
     // One that holds its lock is alive, though nobody can talk to it.
     if monitor.is_none() && !Monitor::lives(&dir) {
-        end_what_runs(&whole, &dir, &parent).await;
+        end_what_runs(&whole, &dir, &cgroups.within).await;
     }
     let states: Vec<State> = whole.iter().map(|(_, record)| record.state.clone()).collect();
     let swept = monitor.is_none();
@@ -241,14 +242,14 @@ async fn reach(
 }
 
 /// Containers outlive their monitor's death, but nobody would ever learn how they end.
-async fn end_what_runs(containers: &[(ContainerId, ContainerRecord)], dir: &Path, parent: &str) {
+async fn end_what_runs(containers: &[(ContainerId, ContainerRecord)], dir: &Path, within: &str) {
     let may_run = |(_, record): &&(ContainerId, ContainerRecord)| {
         matches!(record.state, State::Starting | State::Running(_))
     };
     let cgroups: Vec<String> = containers
         .iter()
         .filter(may_run)
-        .map(|(id, _)| Place::new(id, dir, parent).cgroup)
+        .map(|(id, _)| Place::new(id, dir, within).cgroup)
         .collect();
     let kill = move || {
         for cgroup in cgroups {

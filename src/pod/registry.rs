@@ -8,12 +8,13 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::{mpsc, oneshot};
 use tracing::Span;
 
+use super::cgroup::Cgroups;
 use super::config::{SandboxConfig, SandboxResources};
 use super::driver::{Call, Driver, Event, Handle, Parts, Reply};
 use super::record::{Origin, Phase, SandboxRecord};
 use super::update::Limits;
 use super::view::{ContainerView, PodView};
-use super::{Error, Result, Services, sandbox};
+use super::{Error, Result, Services};
 use crate::container::checkpoint::Wanted;
 use crate::container::config::ContainerConfig;
 use crate::container::exec::{self, Output};
@@ -92,12 +93,14 @@ impl Pods {
     /// is being made, or finds the one that is ready.
     pub async fn run(
         &self,
-        config: SandboxConfig,
+        mut config: SandboxConfig,
         origin: Origin,
         policy: Option<Policy>,
     ) -> Result<SandboxId> {
         let runtime = self.runtime(&config.runtime_handler)?;
         check(&config)?;
+        // Recorded: the settings may be others when a later daemon finds the pod.
+        config.cgroup_parent = self.cgroup_parent(&config.cgroup_parent)?;
         let handle = {
             let mut table = self.write();
             let id = table.new_sandbox_id();
@@ -135,6 +138,16 @@ impl Pods {
             }
         };
         ask(&handle, Call::AwaitReady).await
+    }
+
+    /// A cgroup parent as it is recorded; empty: the default's.
+    fn cgroup_parent(&self, given: &str) -> std::result::Result<String, Error> {
+        let services = &self.inner.services;
+        if given.is_empty() {
+            return Ok(services.cgroup_parent.clone());
+        }
+        let parent = services.cgroup_driver.parent(given);
+        parent.map_err(|why| Error::Invalid(format!("linux.cgroup_parent: {why}")))
     }
 
     /// The OCI runtime of a handler; empty: the default's.
@@ -277,11 +290,9 @@ impl Pods {
         Ok((pod, container))
     }
 
-    /// The cgroup that a pod's own are made in, and that of its pause process.
-    pub fn cgroups(&self, pod: &PodView) -> (String, String) {
-        let services = &self.inner.services;
-        let parent = sandbox::cgroup_parent(services, &pod.config);
-        (parent, sandbox::pause_cgroup(services, &pod.id, &pod.config))
+    /// Where a pod's cgroups are.
+    pub fn cgroups(&self, pod: &PodView) -> Cgroups {
+        Cgroups::of(&self.inner.services, &pod.id, &pod.config)
     }
 
     fn handle(&self, id: &SandboxId) -> std::result::Result<Handle, Error> {

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use nix::mount::MsFlags;
 use tokio::sync::mpsc;
 
+use super::cgroup::Cgroups;
 use super::config::SandboxConfig;
 use super::{Error, Services, files};
 use crate::id::SandboxId;
@@ -17,8 +18,8 @@ use crate::monitor::client::{Monitor, Notice};
 use crate::monitor::wire::{Process, SandboxSpec};
 use crate::network::{Attached, Attachment};
 use crate::oci::model::{PidMode, Sharing};
+use crate::sys::mount;
 use crate::sys::userns::IdMaps;
-use crate::sys::{cgroup, mount};
 
 /// Size of a pod's /dev/shm, as other runtimes have it.
 const SHM_BYTES: u64 = 64 * 1024 * 1024;
@@ -33,17 +34,6 @@ pub(super) struct Up {
     pub(super) network: Option<Attached>,
 }
 
-/// The cgroup that the pod's own cgroups are made in.
-pub(super) fn cgroup_parent(services: &Services, config: &SandboxConfig) -> String {
-    let given = config.cgroup_parent.trim_end_matches('/');
-    if given.is_empty() { services.cgroup_parent.clone() } else { given.to_owned() }
-}
-
-/// The cgroup of the pause process.
-pub(super) fn pause_cgroup(services: &Services, id: &SandboxId, config: &SandboxConfig) -> String {
-    format!("{}/{id}", cgroup_parent(services, config))
-}
-
 /// Makes everything. On failure the caller takes down what there is.
 pub(super) async fn start(
     services: &Services,
@@ -52,20 +42,15 @@ pub(super) async fn start(
     notices: mpsc::Sender<Notice>,
 ) -> Result<Up, Error> {
     let dir = services.pods_dir.join(id);
-    let cgroup = pause_cgroup(services, id, config);
     {
-        let (dir, config, cgroup) = (dir.clone(), config.clone(), cgroup.clone());
-        blocking(move || {
-            directories(&dir, &config)?;
-            cgroup::create(&cgroup).map_err(Error::io("cannot make cgroup", cgroup.as_ref()))
-        })
-        .await?;
+        let (dir, config) = (dir.clone(), config.clone());
+        blocking(move || directories(&dir, &config)).await?;
     }
     let of_monitor = |source| Error::Monitor { id: id.clone(), source };
     let spawned = Monitor::spawn(services.monitor.clone(), dir.clone(), notices);
     let spawned = meter::timed(System::Monitor, "haled-monitor", "spawn", spawned).await;
     let monitor = spawned.map_err(of_monitor)?;
-    match furnish(services, id, config, &monitor, &cgroup).await {
+    match furnish(services, id, config, &monitor).await {
         Ok((pause, network)) => Ok(Up { monitor, pause, network }),
         Err(error) => {
             // The namespaces stay pinned, for CNI DEL.
@@ -77,13 +62,12 @@ pub(super) async fn start(
     }
 }
 
-/// Pause, its cgroup and the network, beside a monitor that is there.
+/// Pause, the pod's cgroups and the network, beside a monitor that is there.
 async fn furnish(
     services: &Services,
     id: &SandboxId,
     config: &SandboxConfig,
     monitor: &Monitor,
-    cgroup: &str,
 ) -> Result<(Process, Option<Attached>), Error> {
     let dir = services.pods_dir.join(id);
     let label = config.selinux_label(id).map_err(|error| Error::Invalid(error.to_string()))?;
@@ -104,8 +88,8 @@ async fn furnish(
         })
         .await
         .map_err(|source| Error::Monitor { id: id.clone(), source })?;
-    cgroup::join(cgroup, pause.pid)
-        .map_err(Error::io("cannot put pause into cgroup", cgroup.as_ref()))?;
+    let (cgroups, pid) = (Cgroups::of(services, id, config), pause.pid);
+    blocking(move || cgroups.make(pid)).await?;
     if config.network == Sharing::Node {
         return Ok((pause, None));
     }
@@ -134,16 +118,16 @@ pub(super) async fn take_down(
     // Whatever the network says, no process stays.
     if let Some(monitor) = monitor {
         // A monitor that is gone, or refuses, is no reason to keep the rest: its pause is
-        // in the cgroup that is emptied next.
+        // in a cgroup that is emptied next.
         if let Err(error) = monitor.shutdown().await {
             tracing::warn!(sandbox = %id, %error, "the monitor did not shut down by itself");
         }
     }
-    let (cgroup, of_dir) = (pause_cgroup(services, id, config), dir.clone());
+    let (cgroups, of_dir) = (Cgroups::of(services, id, config), dir.clone());
     blocking(move || {
-        cgroup::kill(&cgroup).map_err(Error::io("cannot end what is in", cgroup.as_ref()))?;
+        cgroups.end()?;
         unpin(&of_dir, &["pins/ipc", "pins/uts", "pins/pid", "pins/user", "shm"])?;
-        cgroup::remove(&cgroup).map_err(Error::io("cannot remove cgroup", cgroup.as_ref()))
+        cgroups.remove()
     })
     .await?;
     detached.map_err(|source| Error::Network { id: id.clone(), source })?;

@@ -98,6 +98,24 @@ pub fn create(path: &str) -> io::Result<()> {
     result
 }
 
+/// Makes a cgroup and moves a process into it that is in its parent, which on v2 must be there.
+///
+/// Moved first: a cgroup of v2 that holds processes and hands controllers on would be a thread
+/// root, and its child could hold none (cgroups(7), "domain invalid").
+pub fn descend(path: &str, pid: i32) -> io::Result<()> {
+    let Some(directory) = unified_directory(path).filter(|_| version() == Version::V2) else {
+        create(path)?;
+        return join(path, pid);
+    };
+    match fs::create_dir(&directory) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+            return Err(about("create", &directory, &error));
+        }
+        _ => join(path, pid)?,
+    }
+    create(path)
+}
+
 fn make_in_all(found: &Hierarchies, relative: &Path, made: &mut Vec<PathBuf>) -> io::Result<()> {
     for hierarchy in &found.v1 {
         let cpuset = hierarchy.controllers.iter().any(|each| each == "cpuset");

@@ -28,6 +28,8 @@ pub mod readiness;
 pub mod selinux;
 pub mod socket;
 #[cfg(feature = "daemon")]
+pub mod systemd;
+#[cfg(feature = "daemon")]
 pub mod tree;
 pub mod userns;
 pub mod wait;

@@ -14,6 +14,7 @@ use haled::proto::cri::runtime_service_client::RuntimeServiceClient;
 use haled::proto::haled as wire;
 use haled::proto::haled::haled_client::HaledClient;
 use haled::proto::haled::images_client::ImagesClient;
+use haled::sys::systemd::{self, Slice};
 use tonic::transport::{Channel, Endpoint};
 
 pub mod busybox;
@@ -29,9 +30,46 @@ pub struct Daemon {
     holder: Child,
     process: Option<Child>,
     dir: tempfile::TempDir,
-    cgroup: String,
+    parent: Parent,
     /// Found before all else in the daemon's PATH.
     pub programs: Option<PathBuf>,
+}
+
+/// Whether haled has systemd make cgroups, where the settings don't say.
+pub fn systemd_makes_cgroups() -> bool {
+    systemd::is_here() && haled::sys::cgroup::version() == haled::sys::cgroup::Version::V2
+}
+
+/// What a test's pods are in.
+pub struct Parent {
+    /// In the form of the cgroup driver that haled chooses on this machine.
+    pub text: String,
+    /// Its cgroup.
+    pub cgroup: String,
+}
+
+impl Parent {
+    /// One below it, or where that is empty one of its own.
+    fn of(above: &str, name: &str) -> Self {
+        if systemd_makes_cgroups() {
+            let above = above.strip_suffix(".slice").map(|above| format!("{above}-"));
+            let name = name.replace('-', "_");
+            let slice =
+                Slice::parse(&format!("{}{name}.slice", above.unwrap_or_default())).unwrap();
+            return Self { text: slice.name().to_owned(), cgroup: slice.cgroup() };
+        }
+        let path = format!("{above}/{name}");
+        Self { text: path.clone(), cgroup: path }
+    }
+
+    /// Kills what is in it, and removes it.
+    fn remove(&self) {
+        drop(haled::sys::cgroup::kill(&self.cgroup));
+        if systemd_makes_cgroups() {
+            drop(Command::new("systemctl").args(["stop", &self.text]).status());
+        }
+        drop(haled::sys::cgroup::remove(&self.cgroup));
+    }
 }
 
 impl Daemon {
@@ -55,8 +93,8 @@ impl Daemon {
         let name = dir.path().file_name().unwrap().to_str().unwrap().to_owned();
         let ready = dir.path().join("namespaces-ready");
         let holder = namespaces(&ready);
-        let cgroup = format!("/{name}");
-        let mut daemon = Self { holder, process: None, dir, cgroup, programs: None };
+        let parent = Parent::of("", &name);
+        let mut daemon = Self { holder, process: None, dir, parent, programs: None };
         daemon.until("namespaces", || ready.exists()).await;
         daemon.configure(network, settings);
         daemon.launch().await;
@@ -69,8 +107,7 @@ impl Daemon {
     pub async fn reboot(&mut self) {
         self.kill();
         self.end_pods();
-        drop(haled::sys::cgroup::kill(&self.cgroup));
-        drop(haled::sys::cgroup::remove(&self.cgroup));
+        self.parent.remove();
         self.holder.kill().unwrap();
         self.holder.wait().unwrap();
         std::fs::remove_dir_all(self.path("state")).unwrap();
@@ -99,7 +136,7 @@ impl Daemon {
             "{}\n[runtime]\ncgroup_parent = \"{}\"\n[network]\n{network}\nconf_dir = \"{}\"\n\
              [image]\ncerts_dirs = [\"{}\"]\n",
             format_args!("helper_dir = \"{}\"\n", helper_dir().display()),
-            self.cgroup,
+            self.parent.text,
             self.path("cni").display(),
             self.path("certs.d").display(),
         );
@@ -181,8 +218,14 @@ impl Daemon {
         self.path("haled.sock")
     }
 
+    /// The cgroup that all of its pods are below.
     pub fn cgroup(&self) -> &str {
-        &self.cgroup
+        &self.parent.cgroup
+    }
+
+    /// A cgroup parent below that.
+    pub fn parent(&self, name: &str) -> Parent {
+        Parent::of(&self.parent.text, name)
     }
 
     /// What the daemon has logged.
@@ -262,7 +305,7 @@ impl Daemon {
             hostname: name.into(),
             log_directory: self.path("logs").join(name).to_str().unwrap().into(),
             linux: Some(cri::LinuxPodSandboxConfig {
-                cgroup_parent: self.cgroup.clone(),
+                cgroup_parent: self.parent.text.clone(),
                 security_context: Some(cri::LinuxSandboxSecurityContext {
                     namespace_options: Some(cri::NamespaceOption {
                         pid: cri::NamespaceMode::Container.into(),
@@ -635,8 +678,7 @@ impl Drop for Daemon {
         }
         // Monitors first, so that nothing is reaped or recorded any more.
         self.end_pods();
-        drop(haled::sys::cgroup::kill(&self.cgroup));
-        drop(haled::sys::cgroup::remove(&self.cgroup));
+        self.parent.remove();
         // With the last process the namespaces go, and with them mounts and interfaces.
         drop(self.holder.kill());
         drop(self.holder.wait());

@@ -64,6 +64,7 @@ impl House {
             pods_dir: dir.path().join("pods"),
             monitor: helper_dir().join("haled-monitor"),
             pause: helper_dir().join("haled-pause"),
+            cgroup_driver: haled::pod::cgroup::Driver::Cgroupfs,
             cgroup_parent: cgroup.clone(),
             backoff: arc_swap::ArcSwap::from_pointee(BackoffSettings {
                 initial: Duration::from_millis(300),

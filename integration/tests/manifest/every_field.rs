@@ -66,7 +66,7 @@ async fn every_field_has_taken_effect() {
     assert_ne!(code, 0);
     let page = daemon.on_node("curl -s -m 10 http://127.0.0.1:18080/").output().unwrap();
     assert_eq!(String::from_utf8_lossy(&page.stdout), "it works\n", "{page:?}");
-    has_its_memory(&daemon, app);
+    has_its_memory(&daemon, app).await;
     delete(&daemon, "every-field").await;
     daemon.nothing_is_left().await;
 }
@@ -130,12 +130,12 @@ async fn volumes(daemon: &Daemon, app: &str, uid: &str) {
 }
 
 /// The container's cgroup has the limit of its resources.
-fn has_its_memory(daemon: &Daemon, app: &str) {
+async fn has_its_memory(daemon: &Daemon, app: &str) {
     let file = match cgroup::version() {
         cgroup::Version::V1 => "memory.limit_in_bytes",
         cgroup::Version::V2 => "memory.max",
     };
-    let path = format!("{}/{app}", daemon.cgroup());
+    let path = daemon.cgroup_of(app).await;
     let directory = cgroup::directory("memory", &path).unwrap();
     let limit = std::fs::read_to_string(directory.join(file)).unwrap();
     assert_eq!(limit.trim(), (64 << 20).to_string());

@@ -14,9 +14,9 @@ fn free() -> usize {
 }
 
 /// What the kernel has for pages in use, and for those that were only asked for.
-fn maxima(daemon: &Daemon, container: &str) -> [String; 2] {
-    ["hugetlb.2MB.max", "hugetlb.2MB.rsvd.max"]
-        .map(|file| kernel(daemon, container, "hugetlb", file))
+async fn maxima(daemon: &Daemon, container: &str) -> [String; 2] {
+    let of = daemon.cgroup_of(container).await;
+    ["hugetlb.2MB.max", "hugetlb.2MB.rsvd.max"].map(|file| kernel(&of, "hugetlb", file))
 }
 
 fn pages(limits: &[(&str, u64)]) -> cri::LinuxContainerResources {
@@ -50,7 +50,7 @@ async fn huge_pages_are_limited_counted_and_stay_so_at_other_updates() {
         ..Default::default()
     });
     let id = daemon.run_container(&pod, config).await;
-    assert_eq!(maxima(&daemon, &id), [(2 * PAGE).to_string(), (2 * PAGE).to_string()]);
+    assert_eq!(maxima(&daemon, &id).await, [(2 * PAGE).to_string(), (2 * PAGE).to_string()]);
 
     let take = async |file: &str, size: u64| {
         let (size, file) = (size.to_string(), format!("/huge/{file}"));
@@ -58,7 +58,8 @@ async fn huge_pages_are_limited_counted_and_stay_so_at_other_updates() {
     };
     assert_eq!(take("two", 2 * PAGE).await, 0);
     assert_ne!(take("third", PAGE).await, 0, "two are all it may have");
-    assert_eq!(kernel(&daemon, &id, "hugetlb", "hugetlb.2MB.current"), (2 * PAGE).to_string());
+    let of = daemon.cgroup_of(&id).await;
+    assert_eq!(kernel(&of, "hugetlb", "hugetlb.2MB.current"), (2 * PAGE).to_string());
     let request = cri::ListPodSandboxMetricsRequest {};
     let metrics = daemon.runtime().await.list_pod_sandbox_metrics(request).await.unwrap();
     let app = metrics.into_inner().pod_metrics.remove(0).container_metrics.remove(0).metrics;
@@ -69,12 +70,12 @@ async fn huge_pages_are_limited_counted_and_stay_so_at_other_updates() {
 
     update(&daemon, &id, pages(&[("2MB", 3 * PAGE)])).await.unwrap();
     let three = [(3 * PAGE).to_string(), (3 * PAGE).to_string()];
-    assert_eq!(maxima(&daemon, &id), three, "{}", daemon.log());
+    assert_eq!(maxima(&daemon, &id).await, three, "{}", daemon.log());
     assert_eq!(take("third", PAGE).await, 0);
     // OCI runtimes write what a container began with again at every update.
     let change = cri::LinuxContainerResources { cpu_shares: 300, ..Default::default() };
     update(&daemon, &id, change).await.unwrap();
-    assert_eq!(maxima(&daemon, &id), three);
+    assert_eq!(maxima(&daemon, &id).await, three);
     let mut sizes = told(&daemon, &id).await.hugepage_limits;
     sizes.sort_by(|one, other| one.page_size.cmp(&other.page_size));
     assert_eq!(sizes, pages(&[("1GB", 0), ("2MB", 3 * PAGE)]).hugepage_limits);
@@ -88,7 +89,7 @@ async fn huge_pages_are_limited_counted_and_stay_so_at_other_updates() {
         let error = update(&daemon, &id, change).await.unwrap_err();
         assert_eq!(error.code(), code, "{error}");
         assert!(error.message().contains(word), "{error}");
-        assert_eq!(maxima(&daemon, &id), three);
+        assert_eq!(maxima(&daemon, &id).await, three);
         assert_eq!(limits(&daemon, &id)[0], shares("300"));
     }
     daemon.remove_pod(&pod).await;

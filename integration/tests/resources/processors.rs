@@ -42,7 +42,7 @@ async fn a_container_runs_on_the_processors_it_was_given_and_then_on_others() {
     update(&daemon, &id, cri::LinuxContainerResources { cpuset_mems: String::new(), ..on(&last) })
         .await
         .unwrap();
-    assert_eq!(kernel(&daemon, &id, "cpuset", "cpuset.cpus"), last);
+    assert_eq!(kernel(&daemon.cgroup_of(&id).await, "cpuset", "cpuset.cpus"), last);
     assert_eq!(seen(&daemon).await, both(&last));
     daemon.kill();
     daemon.launch().await;

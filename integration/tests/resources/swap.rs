@@ -11,8 +11,9 @@ fn memory(limit: i64, with_swap: i64) -> cri::LinuxContainerResources {
 }
 
 /// MiB of swap beside the memory's limit, as the kernel has it.
-fn swap(daemon: &Daemon, container: &str) -> i64 {
-    let read = |file: &str| kernel(daemon, container, "memory", file).parse::<i64>().unwrap();
+async fn swap(daemon: &Daemon, container: &str) -> i64 {
+    let of = daemon.cgroup_of(container).await;
+    let read = |file: &str| kernel(&of, "memory", file).parse::<i64>().unwrap();
     let bytes = match cgroup::version() {
         cgroup::Version::V1 => read("memory.memsw.limit_in_bytes") - read("memory.limit_in_bytes"),
         cgroup::Version::V2 => read("memory.swap.max"),
@@ -35,14 +36,16 @@ async fn a_container_has_the_swap_it_was_given_whatever_its_memory_becomes() {
     let some = daemon.run_container(&pod, limited("some", memory(64, 96))).await;
     let none = daemon.run_container(&pod, limited("none", memory(64, 64))).await;
     let silent = daemon.run_container(&pod, limited("silent", memory(64, 0))).await;
-    let all = || [&some, &none, &silent].map(|id| swap(&daemon, id));
-    assert_eq!(all(), [32, 0, 0]);
+    let all = async || {
+        [swap(&daemon, &some).await, swap(&daemon, &none).await, swap(&daemon, &silent).await]
+    };
+    assert_eq!(all().await, [32, 0, 0]);
     // More memory, and less again; nothing is said of swap.
     for limit in [128, 48] {
         for id in [&some, &none, &silent] {
             update(&daemon, id, memory(limit, 0)).await.unwrap();
         }
-        assert_eq!(all(), [32, 0, 0], "with {limit} MiB of memory");
+        assert_eq!(all().await, [32, 0, 0], "with {limit} MiB of memory");
         let both = async |id: &str| {
             let told = told(&daemon, id).await;
             (told.memory_limit_in_bytes / MIB, told.memory_swap_limit_in_bytes / MIB)
@@ -52,11 +55,11 @@ async fn a_container_has_the_swap_it_was_given_whatever_its_memory_becomes() {
         assert_eq!(both(&silent).await, (limit, 0));
     }
     update(&daemon, &some, memory(0, 60)).await.unwrap();
-    assert_eq!(all(), [12, 0, 0]);
+    assert_eq!(all().await, [12, 0, 0]);
     let error = update(&daemon, &some, memory(0, 40)).await.unwrap_err();
     assert_eq!(error.code(), Code::InvalidArgument, "{error}");
     assert!(error.message().contains("memory_swap"), "{error}");
-    assert_eq!(all(), [12, 0, 0]);
+    assert_eq!(all().await, [12, 0, 0]);
     daemon.remove_pod(&pod).await;
 }
 
@@ -88,7 +91,8 @@ async fn what_does_not_fit_goes_to_swap_or_is_killed() {
     let stats = daemon.runtime().await.container_stats(request).await.unwrap().into_inner();
     let swap = stats.stats.unwrap().swap.unwrap();
     let used = swap.swap_usage_bytes.unwrap().value;
-    let kernels: u64 = kernel(&daemon, &some, "memory", "memory.swap.current").parse().unwrap();
+    let of = daemon.cgroup_of(&some).await;
+    let kernels: u64 = kernel(&of, "memory", "memory.swap.current").parse().unwrap();
     // 40 MiB don't fit into 24; the kernel may go on writing out what is idle.
     assert!(used >= 16 << 20 && used.abs_diff(kernels) < 4 << 20, "{used} {kernels}");
     assert_eq!(swap.swap_available_bytes.unwrap().value, (32 << 20) - used);

@@ -38,21 +38,22 @@ async fn files_of_version_2_hold_what_was_told_and_limit() {
     // processes, which the CRI has no field for.
     let began = [("memory.high", "50331648"), ("memory.swap.max", "0"), ("pids.max", "40")];
     let id = daemon.run_container(&pod, limited("app", files(&began))).await;
-    let read = |daemon: &Daemon, file: &str| kernel(daemon, &id, "", file);
+    let of = daemon.cgroup_of(&id).await;
+    let read = |file: &str| kernel(&of, "", file);
     for (file, value) in began {
-        assert_eq!(read(&daemon, file), value, "{file}");
+        assert_eq!(read(file), value, "{file}");
     }
     let forks = "for i in $(seq 60); do sleep 600 & done; echo all";
     let (code, out) = daemon.exec(&id, &["sh", "-c", forks]).await;
     assert!(code != 0 && !out.contains("all"), "{code} {out}");
-    let events = read(&daemon, "pids.events");
+    let events = read("pids.events");
     assert!(events.starts_with("max ") && events != "max 0", "{events}");
 
     let change = [("memory.high", "67108864"), ("memory.oom.group", "1")];
     update(&daemon, &id, files(&change)).await.unwrap();
     let now = [change[0], change[1], began[1], began[2]];
     for (file, value) in now {
-        assert_eq!(read(&daemon, file), value, "{file}");
+        assert_eq!(read(file), value, "{file}");
     }
     assert_eq!(told(&daemon, &id).await, files(&now));
     daemon.kill();
@@ -65,7 +66,7 @@ async fn files_of_version_2_hold_what_was_told_and_limit() {
     assert_eq!(error.code(), Code::FailedPrecondition, "{error}");
     assert!(error.message().contains("memory.max"), "{error}");
     for (file, value) in now {
-        assert_eq!(read(&daemon, file), value, "{file}");
+        assert_eq!(read(file), value, "{file}");
     }
     assert_eq!(told(&daemon, &id).await, files(&now));
     daemon.remove_pod(&pod).await;

@@ -61,7 +61,7 @@ impl Face {
     fn pod_metrics(&self, pod: &PodView, disks: &DiskNames) -> Vec<cri::Metric> {
         let (own, cgroup) = match self.own_cgroup(pod) {
             Some(cgroup) => (true, cgroup),
-            None => (false, self.pods.cgroups(pod).1),
+            None => (false, self.pods.cgroups(pod).pause),
         };
         let labels = Labels {
             id: cgroup.clone(),

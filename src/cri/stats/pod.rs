@@ -92,14 +92,14 @@ impl Face {
         self.cgroups_of(pod).iter().map(|cgroup| stats::cpu_nanos(cgroup)).sum()
     }
 
-    /// The cgroups that a pod's use is counted in: the one that the kubelet made for this pod
-    /// alone, which bears its uid. Elsewhere the parent may hold other pods too, so it is
+    /// The cgroups that a pod's use is counted in: the one that was made for this pod alone, by
+    /// a kubelet, whose name bears its uid, or as a scope. Elsewhere the parent may hold other pods too, so it is
     /// those of pause and of each container that runs.
     fn cgroups_of(&self, pod: &PodView) -> Vec<String> {
         if let Some(own) = self.own_cgroup(pod) {
             return vec![own];
         }
-        let (_, pause) = self.pods.cgroups(pod);
+        let pause = self.pods.cgroups(pod).pause;
         let running = pod.containers.iter().filter(|container| runs(container));
         let containers = running.map(|container| container.place.cgroup.clone());
         std::iter::once(pause).chain(containers).collect()
@@ -107,8 +107,11 @@ impl Face {
 
     /// The cgroup that holds this pod alone, where there is one.
     pub(super) fn own_cgroup(&self, pod: &PodView) -> Option<String> {
-        let (parent, _) = self.pods.cgroups(pod);
-        is_of(&parent, &pod.config.uid).then_some(parent)
+        let cgroups = self.pods.cgroups(pod);
+        if is_of(&cgroups.parent, &pod.config.uid) {
+            return Some(cgroups.parent);
+        }
+        cgroups.has_scope().then_some(cgroups.within)
     }
 }
 

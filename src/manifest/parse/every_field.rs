@@ -156,7 +156,9 @@ fn with(documents: &[Value], pointer: &str, value: Option<Value>) -> Result<Vec<
         return Err(told.join("\n"));
     }
     // The text differs, of course.
-    plans.iter_mut().for_each(|plan| plan.document = Value::Null);
+    for plan in &mut plans {
+        plan.document = Value::Null;
+    }
     Ok(plans)
 }
 

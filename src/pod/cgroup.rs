@@ -1,0 +1,205 @@
+//! Where a pod's cgroups are, made as the cgroup driver has it (docs/decisions/0015).
+//!
+//! ```text
+//!  cgroupfs   /kubepods/burstable/podUID/            the parent, its maker's
+//!               ├ SANDBOX                            pause
+//!               └ CONTAINER
+//!  systemd    …/kubepods-burstable-podUID.slice/     the parent, systemd's
+//!               └ haled-SANDBOX.scope/               asked of systemd, delegated
+//!                   ├ SANDBOX                        pause
+//!                   └ CONTAINER
+//! ```
+//!
+//! Which of the two it is shows in the parent's name, so pods of both can be there at once.
+
+use super::config::SandboxConfig;
+use super::{Error, Services};
+use crate::id::SandboxId;
+use crate::sys::cgroup;
+use crate::sys::systemd::{self, Scope, Slice};
+
+/// The service whose end comes first when the machine shuts down: what it heals must not end
+/// before it.
+const SERVICE: &str = "haled.service";
+/// The parent of pods that name none, where the settings don't say.
+const PARENT: &str = "/haled";
+const PARENT_SLICE: &str = "haled.slice";
+
+/// Who makes cgroups.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Driver {
+    /// haled and the OCI runtime, as directories.
+    Cgroupfs,
+    /// systemd: slices and scopes.
+    Systemd,
+}
+
+impl Driver {
+    /// As the settings have it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Cgroupfs => "cgroupfs",
+            Self::Systemd => "systemd",
+        }
+    }
+
+    /// The cgroup parent of pods that come without one.
+    pub fn default_parent(self) -> &'static str {
+        match self {
+            Self::Cgroupfs => PARENT,
+            Self::Systemd => PARENT_SLICE,
+        }
+    }
+
+    /// A cgroup parent in this driver's form; or why it is none.
+    pub fn parent(self, text: &str) -> Result<String, String> {
+        let text = if text.len() > 1 { text.trim_end_matches('/') } else { text };
+        match self {
+            Self::Cgroupfs if Slice::is_meant(text) => Err(format!(
+                "\"{text}\" is a slice, and haled uses the cgroupfs driver; /kubepods/podX is one \
+                 for it. Either cgroupDriver: cgroupfs in the kubelet's configuration, or \
+                 [runtime] cgroup_driver = \"systemd\" in haled's"
+            )),
+            Self::Cgroupfs => match cgroup::check(text) {
+                Ok(()) => Ok(text.to_owned()),
+                Err(error) => Err(format!("{error}; /kubepods/podX is one")),
+            },
+            Self::Systemd => match Slice::parse(text) {
+                Ok(slice) => Ok(slice.name().to_owned()),
+                Err(why) => Err(format!(
+                    "{why}, and haled uses the systemd driver. Either cgroupDriver: systemd in \
+                     the kubelet's configuration, or [runtime] cgroup_driver = \"cgroupfs\" in haled's"
+                )),
+            },
+        }
+    }
+}
+
+/// A pod's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cgroups {
+    /// Its parent's path from the hierarchy's root.
+    pub parent: String,
+    /// What its own are made in: the parent, or its scope.
+    pub within: String,
+    /// That of pause.
+    pub pause: String,
+    scope: Option<Unit>,
+}
+
+/// A scope of systemd.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Unit {
+    name: String,
+    description: String,
+    slice: Slice,
+}
+
+impl Cgroups {
+    pub(super) fn of(services: &Services, id: &SandboxId, config: &SandboxConfig) -> Self {
+        let given = config.cgroup_parent.trim_end_matches('/');
+        let parent = if given.is_empty() { &services.cgroup_parent } else { given };
+        let Ok(slice) = Slice::parse(parent) else {
+            let within = parent.to_owned();
+            return Self {
+                parent: parent.to_owned(),
+                pause: format!("{within}/{id}"),
+                within,
+                scope: None,
+            };
+        };
+        let unit = Unit {
+            name: format!("haled-{id}.scope"),
+            description: format!("pod {}/{} of haled", config.namespace, config.name),
+            slice,
+        };
+        let within = unit.scope().cgroup();
+        Self {
+            parent: unit.slice.cgroup(),
+            pause: format!("{within}/{id}"),
+            within,
+            scope: Some(unit),
+        }
+    }
+
+    /// Whether what the pod's own are made in holds this pod alone.
+    pub fn has_scope(&self) -> bool {
+        self.scope.is_some()
+    }
+
+    /// Makes them, with pause in its own. Blocks.
+    pub(super) fn make(&self, pause: i32) -> Result<(), Error> {
+        let of = |doing: &'static str| Error::io(doing, self.pause.as_ref());
+        if let Some(unit) = &self.scope {
+            unit.scope().start(pause).map_err(of("cannot make cgroup"))?;
+            return cgroup::descend(&self.pause, pause).map_err(of("cannot put pause into cgroup"));
+        }
+        cgroup::create(&self.pause).map_err(of("cannot make cgroup"))?;
+        cgroup::join(&self.pause, pause).map_err(of("cannot put pause into cgroup"))
+    }
+
+    /// Kills what is in pause's. Blocks.
+    pub(super) fn end(&self) -> Result<(), Error> {
+        cgroup::kill(&self.pause).map_err(Error::io("cannot end what is in", self.pause.as_ref()))
+    }
+
+    /// Removes pause's, and the scope with all that is left in it. Gone already is no error.
+    /// Blocks.
+    pub(super) fn remove(&self) -> Result<(), Error> {
+        let remove = |path: &str| {
+            cgroup::remove(path).map_err(Error::io("cannot remove cgroup", path.as_ref()))
+        };
+        remove(&self.pause)?;
+        let Some(unit) = &self.scope else { return Ok(()) };
+        let of = |doing: &'static str| Error::io(doing, self.within.as_ref());
+        cgroup::kill(&self.within).map_err(of("cannot end what is in"))?;
+        // The unit first: systemd would go on believing in a scope whose cgroup others remove.
+        if systemd::is_here() {
+            unit.scope().stop().map_err(of("cannot remove cgroup"))?;
+        }
+        remove(&self.within)
+    }
+}
+
+impl Unit {
+    fn scope(&self) -> Scope<'_> {
+        Scope {
+            unit: &self.name,
+            description: &self.description,
+            slice: &self.slice,
+            outlives: SERVICE,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_parent_has_its_drivers_form() {
+        let systemd = |text| Driver::Systemd.parent(text);
+        let cgroupfs = |text| Driver::Cgroupfs.parent(text);
+        assert_eq!(cgroupfs("/kubepods/pod1/").unwrap(), "/kubepods/pod1");
+        assert_eq!(systemd("system.slice").unwrap(), "system.slice");
+        // As kubelets give it.
+        let path = "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod1.slice";
+        assert_eq!(systemd(path).unwrap(), "kubepods-burstable-pod1.slice");
+        for driver in [Driver::Cgroupfs, Driver::Systemd] {
+            assert_eq!(driver.parent(driver.default_parent()).unwrap(), driver.default_parent());
+        }
+        for (refused, why) in [
+            (cgroupfs("kubepods.slice"), "cgroupDriver: cgroupfs"),
+            (cgroupfs(path), "cgroup_driver = \"systemd\""),
+            (cgroupfs("kubepods"), "it must start with /"),
+            (cgroupfs("/"), "a segment is empty"),
+            (systemd("/kubepods/pod1"), "cgroupDriver: systemd"),
+            (systemd("/kubepods/pod1"), "cgroup_driver = \"cgroupfs\""),
+            (systemd("x.scope"), "is no slice"),
+            (systemd("/"), "is no slice"),
+        ] {
+            let refused = refused.unwrap_err();
+            assert!(refused.contains(why), "{refused}");
+        }
+    }
+}
