@@ -90,7 +90,7 @@ async fn huge_pages_are_limited_counted_and_stay_so_at_other_updates() {
         assert_eq!(error.code(), code, "{error}");
         assert!(error.message().contains(word), "{error}");
         assert_eq!(maxima(&daemon, &id).await, three);
-        assert_eq!(limits(&daemon, &id)[0], shares("300"));
+        assert_eq!(limits(&daemon, &id).await[0], shares("300"));
     }
     daemon.remove_pod(&pod).await;
 }
