@@ -128,7 +128,9 @@ async fn a_running_container_is_written_to_an_archive_and_runs_on() {
         assert!(members.contains_key(name), "{name}: {:?}", members.keys());
     }
     let changes = self::members(members["rootfs-diff.tar"].as_slice());
-    let saved: u64 = String::from_utf8_lossy(&changes["count"]).trim().parse().unwrap();
+    // Empty where it was frozen between truncating the file and writing to it.
+    let saved = String::from_utf8_lossy(&changes["count"]);
+    let saved: u64 = if saved.is_empty() { 0 } else { saved.trim().parse().unwrap() };
     assert!(changes.contains_key("tmp/link"), "{:?}", changes.keys());
 
     counts_beyond(&daemon, &id, saved).await;

@@ -119,7 +119,7 @@ async fn a_container_goes_on_when_the_daemon_is_killed_while_it_is_checkpointed(
 #[tokio::test]
 async fn probes_wait_while_a_container_is_checkpointed() {
     let Some((daemon, gate)) = gated().await else { return };
-    let probe = r#"{"exec": {"command": ["sh", "-c", "echo >> /probes"]}, "periodMilliseconds": 100, "timeoutSeconds": 2, "failureThreshold": 2}"#;
+    let probe = r#"{"exec": {"command": ["sh", "-c", "echo >> /probes"]}, "periodMilliseconds": 500, "timeoutSeconds": 2, "failureThreshold": 2}"#;
     let mut config = daemon.sandbox("probed");
     config.annotations.insert("haled/heal".into(), "restart".into());
     for name in ["app", "other"] {
@@ -134,7 +134,13 @@ async fn probes_wait_while_a_container_is_checkpointed() {
         std::fs::read_to_string(file).map_or(0, |text| text.lines().count())
     };
     let probed_beyond = async |container: &str, least: usize| {
-        daemon.until("more probes", || probes(container) > least).await;
+        let began = std::time::Instant::now();
+        while probes(container) <= least {
+            let (seen, pods) = (probes(container), daemon.containers(&pod).await);
+            let late = began.elapsed() > crate::daemon::PATIENCE;
+            assert!(!late, "{seen} probes, not more than {least}, of {container}: {pods:?}");
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
     };
     probed_beyond(&id, 2).await;
     let location = daemon.path("app.tar");
@@ -148,12 +154,12 @@ async fn probes_wait_while_a_container_is_checkpointed() {
     let now = probes(&other);
     tokio::select! {
         answer = &mut writing => panic!("{answer:?}"),
-        () = probed_beyond(&other, now + 60) => {}
+        () = probed_beyond(&other, now + 12) => {}
     }
     gate.open();
     writing.await.unwrap_or_else(|error| panic!("{error}\n{}", daemon.log()));
     let now = probes(&id);
-    probed_beyond(&id, now + 5).await;
+    probed_beyond(&id, now + 3).await;
     assert_eq!(daemon.containers(&pod).await.len(), 2, "{:?}", daemon.status(&id).await);
     daemon.remove_pod(&pod).await;
     daemon.nothing_is_left().await;
