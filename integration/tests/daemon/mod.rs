@@ -245,8 +245,13 @@ impl Daemon {
 
     /// A socket that listens on the node's loopback.
     pub fn listener(&self) -> std::net::TcpListener {
+        self.listener_on("127.0.0.1")
+    }
+
+    /// The same on another address of the node.
+    pub fn listener_on(&self, address: &'static str) -> std::net::TcpListener {
         let network = PathBuf::from(format!("/proc/{}/ns/net", self.holder.id()));
-        haled::sys::netns::within(&network, || std::net::TcpListener::bind("127.0.0.1:0")).unwrap()
+        haled::sys::netns::within(&network, || std::net::TcpListener::bind((address, 0))).unwrap()
     }
 
     async fn channel(&self) -> Result<Channel, tonic::transport::Error> {
