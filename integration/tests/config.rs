@@ -79,8 +79,10 @@ async fn a_hangup_reloads_what_can_be_and_a_mistake_changes_nothing() {
         loop {
             for container in daemon.containers(&pod).await {
                 let message = daemon.status(&container.id).await.message;
-                if let Some((_, left)) = message.split_once("haled starts it again in ") {
-                    return left.split(' ').next().unwrap().parse::<u64>().unwrap();
+                if let Some((_, left)) = message.split_once("haled starts it again in ")
+                    && let left @ 1.. = left.split(' ').next().unwrap().parse::<u64>().unwrap()
+                {
+                    return left;
                 }
             }
             tokio::time::sleep(Duration::from_millis(10)).await;

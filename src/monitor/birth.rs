@@ -207,12 +207,23 @@ fn listen(reader: OwnedFd, spec: &SandboxSpec, pid: i32) -> Result<(), String> {
 
 /// What to say of a pause process that has ended without being asked; `None`: it lives.
 pub(super) fn stillborn(spec: &SandboxSpec, pid: i32) -> Option<String> {
-    match wait::reap(pid) {
-        Ok(None) => None,
-        Ok(Some(ended)) => {
-            let pause = spec.pause.display();
-            Some(format!("{pause} ended at once, with code {}: is it haled-pause?", ended.code))
+    // Who ends loses its namespaces a moment before it can be reaped.
+    let ends = || std::fs::read_link(format!("/proc/{pid}/ns/net")).is_err();
+    let until = Instant::now() + LIMIT;
+    loop {
+        match wait::reap(pid) {
+            Ok(None) if ends() && Instant::now() < until => {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            Ok(None) => return None,
+            Ok(Some(ended)) => {
+                let pause = spec.pause.display();
+                let code = ended.code;
+                return Some(format!(
+                    "{pause} ended at once, with code {code}: is it haled-pause?"
+                ));
+            }
+            Err(error) => return Some(format!("cannot wait for the pause process: {error}")),
         }
-        Err(error) => Some(format!("cannot wait for the pause process: {error}")),
     }
 }

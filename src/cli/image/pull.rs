@@ -2,6 +2,7 @@
 
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -48,14 +49,18 @@ pub(super) fn bar(hidden: bool) -> ProgressBar {
     }
     let style = "{msg} [{bar:30}] {decimal_bytes}/{decimal_total_bytes} {decimal_bytes_per_sec}";
     let style = ProgressStyle::with_template(style).expect("a template that is well-formed");
-    ProgressBar::no_length().with_style(style.progress_chars("=> "))
+    let bar = ProgressBar::no_length().with_style(style.progress_chars("=> "));
+    // What came last is shown also when nothing comes any more, with the rate that is left.
+    bar.enable_steady_tick(Duration::from_millis(200));
+    bar
 }
 
 fn show(bar: &ProgressBar, answer: &PullImageProgress) {
     let (words, done, size) = told(&answer.parts, "asking the registry");
+    // Each of these may be the one that is drawn.
+    bar.set_message(words);
     bar.set_length(size);
     bar.set_position(done);
-    bar.set_message(words);
 }
 
 /// How far it is, in words and in bytes of all. `before`: what is done when no part is known.
