@@ -101,6 +101,11 @@ fuzz-smoke: toolchain ## each fuzz target for a few seconds (fuzz/run: longer)
 bench: setup helpers ## what a pod and a probe cost, beside bare runc, CNI and connections (root)
 	$(CARGO) bench --bench pods --bench probes
 
+.PHONY: bench-peers
+bench-peers: setup helpers ## the same calls of the CRI to haled and to containerd, in one run (root, the go command)
+	integration/peers/install
+	$(CARGO) bench --bench peers
+
 .PHONY: clean
 clean: ## remove everything that was built
 	$(CARGO) clean
