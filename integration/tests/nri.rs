@@ -30,20 +30,9 @@ static PLUGIN: LazyLock<PathBuf> = LazyLock::new(|| {
 
 /// A daemon that lets plugins in. Its socket and directories are its own.
 async fn daemon(settings: &str) -> Daemon {
-    let dir = tempfile::Builder::new().prefix("nri-").tempdir().unwrap().keep();
-    let settings = format!(
-        "[nri]\nenable = true\nsocket_path = \"{0}/nri.sock\"\nplugin_path = \"{0}/plugins\"\n\
-         plugin_config_path = \"{0}/conf.d\"\n{settings}\n",
-        dir.display()
-    );
-    Daemon::start_so("", &settings).await
-}
-
-/// Where its plugins are.
-fn place(daemon: &Daemon) -> PathBuf {
-    let config = std::fs::read_to_string(daemon.path("config.toml")).unwrap();
-    let line = config.lines().find_map(|line| line.strip_prefix("socket_path = \"")).unwrap();
-    Path::new(line.trim_end_matches('"')).parent().unwrap().to_owned()
+    let own = "[nri]\nenable = true\nsocket_path = \"{dir}/nri.sock\"\n\
+               plugin_path = \"{dir}/plugins\"\nplugin_config_path = \"{dir}/conf.d\"\n";
+    Daemon::start_so("", &format!("{own}{settings}\n")).await
 }
 
 struct Plugin {
@@ -64,7 +53,7 @@ impl Plugin {
     }
 
     fn begin(daemon: &Daemon, index: &str, name: &str, mut rules: Value) -> Self {
-        let dir = place(daemon);
+        let dir = daemon.path("");
         let out = dir.join(format!("{name}.out"));
         rules["Out"] = json!(out);
         let file = dir.join(format!("{name}.rules"));
@@ -203,7 +192,7 @@ async fn a_plugin_hears_of_a_whole_life_in_its_order() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_created_becomes_what_plugins_want() {
     let daemon = daemon("").await;
-    let given = place(&daemon).join("given");
+    let given = daemon.path("given");
     std::fs::write(&given, "given\n").unwrap();
     let rules = json!({"Adjust": {
         "env": [variable("WHO", "first"), variable("-GONE", "")],
@@ -316,7 +305,7 @@ async fn each_container_reaches_a_plugin_that_comes_exactly_once() {
     let before = daemon.run_container(&pod, sleeper("before")).await;
     let ended = daemon.run_container(&pod, sleeper("ended")).await;
     daemon.stop(&ended, 10).await;
-    let hold = place(&daemon).join("hold");
+    let hold = daemon.path("hold");
     let plugin = Plugin::begin(&daemon, "00", "late", json!({"Hold": hold}));
     plugin.event(&daemon, "Synchronize").await;
     let mut during = Vec::new();
@@ -408,7 +397,7 @@ async fn a_refusal_is_a_failure_that_leaves_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn plugins_change_limits_of_what_runs() {
     let daemon = daemon("").await;
-    let ask = place(&daemon).join("ask");
+    let ask = daemon.path("ask");
     let of = |shares: u64| json!({"cpu": {"shares": {"value": shares}}});
     let rules = json!({
         "Update": of(300), "Ask": ask, "Also": of(700), "AlsoOf": "one", "Only": "two",
@@ -434,7 +423,7 @@ async fn plugins_change_limits_of_what_runs() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_update_that_fails_is_told_to_the_plugin() {
     let daemon = daemon("").await;
-    let ask = place(&daemon).join("ask");
+    let ask = daemon.path("ask");
     let plugin = Plugin::start(&daemon, "00", "fails", json!({"Ask": ask})).await;
     let linux = json!({"resources": {"cpu": {"shares": {"value": 5}}}});
     let text = json!({"container_id": "f".repeat(64), "linux": linux}).to_string();
@@ -445,7 +434,7 @@ async fn an_update_that_fails_is_told_to_the_plugin() {
 #[tokio::test(flavor = "multi_thread")]
 async fn installed_plugins_are_started_and_see_what_haled_makes_itself_and_after_a_restart() {
     let mut daemon = daemon("").await;
-    let dir = place(&daemon);
+    let dir = daemon.path("");
     let out = dir.join("out");
     for part in ["plugins", "conf.d"] {
         std::fs::create_dir_all(dir.join(part)).unwrap();
@@ -484,7 +473,7 @@ async fn installed_plugins_are_started_and_see_what_haled_makes_itself_and_after
 #[tokio::test(flavor = "multi_thread")]
 async fn hostile_connections_harm_nobody() {
     let daemon = daemon("plugin_registration_timeout = \"300ms\"").await;
-    let socket = place(&daemon).join("nri.sock");
+    let socket = daemon.path("nri.sock");
     let connect = || std::os::unix::net::UnixStream::connect(&socket).unwrap();
     let frame = |connection: u32, body: &[u8]| {
         [&connection.to_be_bytes()[..], &(body.len() as u32).to_be_bytes(), body].concat()
@@ -514,7 +503,7 @@ async fn hostile_connections_harm_nobody() {
 #[tokio::test(flavor = "multi_thread")]
 async fn plugins_are_told_that_haled_stops_and_end_in_order() {
     let mut daemon = daemon("").await;
-    let dir = place(&daemon);
+    let dir = daemon.path("");
     let connected = Plugin::start(&daemon, "20", "connected", json!({})).await;
     let id = daemon.run(&daemon.host_sandbox("stays")).await;
     assert!(daemon.terminate(), "haled ended badly");
@@ -553,7 +542,7 @@ async fn plugins_are_told_that_haled_stops_and_end_in_order() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_plugin_has_containers_evicted() {
     let daemon = daemon("").await;
-    let dir = place(&daemon);
+    let dir = daemon.path("");
     let sandbox = daemon.run(&daemon.host_sandbox("evicts")).await;
     let first = daemon.run_container(&sandbox, sleeper("noisy")).await;
     let ended = async |id: &str| {

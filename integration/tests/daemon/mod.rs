@@ -78,7 +78,7 @@ impl Daemon {
         Self::start_with("").await
     }
 
-    /// The same with more lines in its configuration.
+    /// The same with more lines in its configuration, where `{dir}` stands for its directory.
     pub async fn start_with(settings: &str) -> Self {
         Self::start_so("default_bridge = true", settings).await
     }
@@ -140,7 +140,8 @@ impl Daemon {
             self.path("cni").display(),
             self.path("certs.d").display(),
         );
-        std::fs::write(self.path("config.toml"), text + settings).unwrap();
+        let settings = settings.replace("{dir}", &self.dir.path().display().to_string());
+        std::fs::write(self.path("config.toml"), text + &settings).unwrap();
     }
 
     /// Starts the daemon in its namespaces and waits until it serves.
