@@ -35,6 +35,11 @@ impl House {
         self.daemon.path("flags/ok")
     }
 
+    /// Has its probe fail: not before it has started, which begins with a probe that passes.
+    async fn fail(&self) {
+        self.daemon.until("the flag", || std::fs::remove_file(self.flag()).is_ok()).await;
+    }
+
     async fn run_web(&self) {
         let manifest = format!(
             "{{apiVersion: v1, kind: Pod, metadata: {{name: web}}, spec: {{containers: [{{\
@@ -148,7 +153,7 @@ async fn a_heal_is_counted_and_every_open_page_is_told() {
     until_event(&mut events, "default/web");
     house.metrics_with("prober_probe_total{probe_type=\"Liveness\",result=\"successful\",namespace=\"default\",pod=\"web\",container=\"app\"}").await;
 
-    std::fs::remove_file(house.flag()).unwrap();
+    house.fail().await;
     let healed = until_event(&mut events, "the last was back after");
     assert!(healed.contains("LivenessProbeFailed"), "{healed}");
     assert!(healed.contains("class=\\\"fail\\\""), "{healed}");

@@ -48,7 +48,7 @@ async fn a_browser_sees_a_pod_fail_and_heal_and_asks_nobody_else() {
     browser.until("document.getElementById('live').textContent === 'Live'").await;
     browser.until("document.querySelector('.verdict').textContent === 'passes'").await;
 
-    std::fs::remove_file(house.flag()).unwrap();
+    house.fail().await;
     browser.until("document.querySelector('.why')?.textContent === 'LivenessProbeFailed'").await;
     browser.until("document.querySelector('.verdict').textContent === 'passes'").await;
     browser.until("document.querySelectorAll('.strip .fail').length === 2").await;
@@ -61,7 +61,7 @@ async fn a_browser_sees_a_pod_fail_and_heal_and_asks_nobody_else() {
     browser.until("document.activeElement.tagName === 'SUMMARY'").await;
     browser.press("Enter", "\r").await;
     browser.until("document.querySelector('details').open").await;
-    std::fs::remove_file(house.flag()).unwrap();
+    house.fail().await;
     browser.until("document.querySelectorAll('.why').length === 2").await;
     assert_eq!(browser.value("document.querySelector('details').open").await, true);
     assert_eq!(browser.value("document.activeElement.tagName").await, "SUMMARY");
