@@ -84,42 +84,24 @@ pub struct Cgroups {
     pub within: String,
     /// That of pause.
     pub pause: String,
-    scope: Option<Unit>,
-}
-
-/// A scope of systemd.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Unit {
-    name: String,
-    description: String,
-    slice: Slice,
+    scope: Option<Scope>,
 }
 
 impl Cgroups {
     pub(super) fn of(services: &Services, id: &SandboxId, config: &SandboxConfig) -> Self {
         let given = config.cgroup_parent.trim_end_matches('/');
         let parent = if given.is_empty() { &services.cgroup_parent } else { given };
-        let Ok(slice) = Slice::parse(parent) else {
-            let within = parent.to_owned();
-            return Self {
-                parent: parent.to_owned(),
-                pause: format!("{within}/{id}"),
-                within,
-                scope: None,
-            };
-        };
-        let unit = Unit {
-            name: format!("haled-{id}.scope"),
+        let scope = Slice::parse(parent).ok().map(|slice| Scope {
+            unit: format!("haled-{id}.scope"),
             description: format!("pod {}/{} of haled", config.namespace, config.name),
             slice,
+            outlives: SERVICE,
+        });
+        let (parent, within) = match &scope {
+            Some(scope) => (scope.slice.cgroup(), scope.cgroup()),
+            None => (parent.to_owned(), parent.to_owned()),
         };
-        let within = unit.scope().cgroup();
-        Self {
-            parent: unit.slice.cgroup(),
-            pause: format!("{within}/{id}"),
-            within,
-            scope: Some(unit),
-        }
+        Self { parent, pause: format!("{within}/{id}"), within, scope }
     }
 
     /// Whether what the pod's own are made in holds this pod alone.
@@ -130,8 +112,8 @@ impl Cgroups {
     /// Makes them, with pause in its own. Blocks.
     pub(super) fn make(&self, pause: i32) -> Result<(), Error> {
         let of = |doing: &'static str| Error::io(doing, self.pause.as_ref());
-        if let Some(unit) = &self.scope {
-            unit.scope().start(pause).map_err(of("cannot make cgroup"))?;
+        if let Some(scope) = &self.scope {
+            scope.start(pause).map_err(of("cannot make cgroup"))?;
             return cgroup::descend(&self.pause, pause).map_err(of("cannot put pause into cgroup"));
         }
         cgroup::create(&self.pause).map_err(of("cannot make cgroup"))?;
@@ -150,25 +132,14 @@ impl Cgroups {
             cgroup::remove(path).map_err(Error::io("cannot remove cgroup", path.as_ref()))
         };
         remove(&self.pause)?;
-        let Some(unit) = &self.scope else { return Ok(()) };
+        let Some(scope) = &self.scope else { return Ok(()) };
         let of = |doing: &'static str| Error::io(doing, self.within.as_ref());
         cgroup::kill(&self.within).map_err(of("cannot end what is in"))?;
         // The unit first: systemd would go on believing in a scope whose cgroup others remove.
         if systemd::is_here() {
-            unit.scope().stop().map_err(of("cannot remove cgroup"))?;
+            scope.stop().map_err(of("cannot remove cgroup"))?;
         }
         remove(&self.within)
-    }
-}
-
-impl Unit {
-    fn scope(&self) -> Scope<'_> {
-        Scope {
-            unit: &self.name,
-            description: &self.description,
-            slice: &self.slice,
-            outlives: SERVICE,
-        }
     }
 }
 

@@ -32,19 +32,19 @@ pub fn is_here() -> bool {
 }
 
 /// A scope to be made.
-#[derive(Debug, Clone)]
-pub struct Scope<'a> {
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Scope {
     /// `NAME.scope`.
-    pub unit: &'a str,
+    pub unit: String,
     /// For people.
-    pub description: &'a str,
+    pub description: String,
     /// What it is in. systemd makes it, and those above it, where they aren't there.
-    pub slice: &'a Slice,
+    pub slice: Slice,
     /// A service that at shutdown ends before the scope does.
-    pub outlives: &'a str,
+    pub outlives: &'static str,
 }
 
-impl Scope<'_> {
+impl Scope {
     /// Has systemd make it with a process in it, and waits until it is. The controllers are
     /// handed on to what is made below it, and no limit of systemd's own is on it. Blocks.
     ///
@@ -52,7 +52,7 @@ impl Scope<'_> {
     pub fn start(&self, pid: i32) -> io::Result<()> {
         let pid_number = u32::try_from(pid).map_err(io::Error::other)?;
         let properties = [
-            ("Description", Value::Text(self.description)),
+            ("Description", Value::Text(&self.description)),
             ("Slice", Value::Text(self.slice.name())),
             ("PIDs", Value::Numbers(&[pid_number])),
             ("Delegate", Value::Flag(true)),
@@ -62,7 +62,7 @@ impl Scope<'_> {
             // A failed unit would otherwise stay until someone resets it.
             ("CollectMode", Value::Text("inactive-or-failed")),
         ];
-        let body = Body::new().text(self.unit).text("fail").properties(&properties).empty();
+        let body = Body::new().text(&self.unit).text("fail").properties(&properties).empty();
         let started = Bus::connect()?.call(MANAGER, "StartTransientUnit", &body);
         started.map_err(|error| undone(&format!("start {}", self.unit), &error))?;
         let cgroup = self.cgroup();
@@ -74,8 +74,8 @@ impl Scope<'_> {
     /// cgroup are gone. Gone already is no error. Blocks.
     pub fn stop(&self) -> io::Result<()> {
         let mut bus = Bus::connect()?;
-        let stopped = bus.call(MANAGER, "StopUnit", &Body::new().text(self.unit).text("replace"));
-        let unit = Body::new().text(self.unit);
+        let stopped = bus.call(MANAGER, "StopUnit", &Body::new().text(&self.unit).text("replace"));
+        let unit = Body::new().text(&self.unit);
         let gone = |answer: io::Result<Message>| match answer {
             Ok(_) => Ok(false),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
