@@ -1,11 +1,12 @@
 //! A runtime as the bench sees it: a socket that speaks the CRI, and the processes behind it.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use haled::proto::cri;
 use haled::proto::cri::runtime_service_client::RuntimeServiceClient;
+use haled::sys::cgroup;
 use tonic::transport::{Channel, Endpoint};
 
 use crate::daemon::BUSYBOX;
@@ -37,28 +38,15 @@ pub struct Node {
 
 impl Node {
     pub fn new(name: &'static str, pid: u32, dir: PathBuf, socket: PathBuf, cgroup: &str) -> Self {
-        let node = Self { name, pid, dir, cgroup: cgroup.to_owned(), client: client(socket) };
-        let of_daemon = node.cpu_controller().join("daemon");
-        std::fs::create_dir_all(&of_daemon).unwrap();
-        std::fs::write(of_daemon.join("cgroup.procs"), pid.to_string()).unwrap();
-        node
-    }
-
-    fn cpu_controller(&self) -> PathBuf {
-        let mounts = ["/sys/fs/cgroup/cpuacct", "/sys/fs/cgroup/cpu,cpuacct", "/sys/fs/cgroup"];
-        let mount = mounts.iter().find(|mount| Path::new(mount).is_dir()).unwrap();
-        Path::new(mount).join(self.cgroup.trim_start_matches('/'))
+        let of_daemon = format!("{cgroup}/daemon");
+        cgroup::create(&of_daemon).unwrap();
+        cgroup::join(&of_daemon, pid.try_into().unwrap()).unwrap();
+        Self { name, pid, dir, cgroup: cgroup.to_owned(), client: client(socket) }
     }
 
     /// What the daemon, its pods and all it has started have used.
     pub fn cpu(&self) -> Duration {
-        let dir = self.cpu_controller();
-        if let Ok(nanoseconds) = std::fs::read_to_string(dir.join("cpuacct.usage")) {
-            return Duration::from_nanos(nanoseconds.trim().parse().unwrap());
-        }
-        let stat = std::fs::read_to_string(dir.join("cpu.stat")).unwrap();
-        let used = stat.lines().find_map(|line| line.strip_prefix("usage_usec ")).unwrap();
-        Duration::from_micros(used.parse().unwrap())
+        Duration::from_nanos(haled::stats::cpu_nanos(&self.cgroup).unwrap())
     }
 
     /// The PSS of all its processes but the daemon, in kB: of those in its pods' cgroups, and of
