@@ -23,9 +23,14 @@ pub(crate) fn pause_of(monitor: u32) -> u32 {
 
 /// Proportional set size of a process, in kB (proc(5), smaps_rollup).
 pub(crate) fn pss(pid: u32) -> usize {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap();
-    let line = text.lines().find_map(|line| line.strip_prefix("Pss:")).unwrap();
-    line.trim().trim_end_matches(" kB").parse().unwrap()
+    pss_of_living(pid).expect("it lives")
+}
+
+/// The same; `None`: it has ended.
+pub(crate) fn pss_of_living(pid: u32) -> Option<usize> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("Pss:"))?;
+    line.trim().trim_end_matches(" kB").parse().ok()
 }
 
 /// What a process has used of the CPU so far, in user and kernel mode (proc(5), stat), to 10 ms.

@@ -10,7 +10,7 @@ use haled::sys::cgroup;
 use tonic::transport::{Channel, Endpoint};
 
 use crate::daemon::BUSYBOX;
-use crate::processes::pss;
+use crate::processes::pss_of_living;
 
 #[derive(Clone, Copy)]
 pub enum Network {
@@ -65,7 +65,7 @@ impl Node {
             let is_its = read("cmdline").contains(self.dir.to_str().unwrap())
                 || read("cgroup").contains(&format!("{}/", self.cgroup));
             if is_its && pid != self.pid && !read("cmdline").starts_with("nsenter") {
-                sum += pss(pid);
+                sum += pss_of_living(pid).unwrap_or(0);
             }
         }
         sum
