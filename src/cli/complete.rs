@@ -16,7 +16,7 @@ use crate::proto::haled::{Field, Pod};
 use super::client::Address;
 use super::copy::Place;
 use super::options::{DEFAULT_NAMESPACE, Options};
-use super::{Failure, explain, names, pods, status};
+use super::{Failure, explain, names, pods};
 
 /// How long someone who presses Tab waits at most.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -38,7 +38,7 @@ pub(super) fn pods(current: &OsStr) -> Vec<Candidate> {
         } else {
             pod.name.clone()
         };
-        Candidate::new(name).help(Some(status::status(&pod).into()))
+        Candidate::new(name).help(Some(pod.status.clone().into()))
     };
     starting(named.map(candidate).collect(), current)
 }

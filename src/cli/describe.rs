@@ -22,7 +22,7 @@ pub(super) fn describe(pod: &Pod, events: &[Event], now: i64) -> String {
     field(&mut text, 0, "Created", &moment(pod.created_at, now));
     field(&mut text, 0, "Labels", &status::labels(pod).join("\n"));
     field(&mut text, 0, "Annotations", &status::pairs(&pod.annotations).join("\n"));
-    field(&mut text, 0, "Status", &status::status(pod));
+    field(&mut text, 0, "Status", &pod.status);
     if !pod.reason.is_empty() {
         field(&mut text, 0, "Reason", &pod.reason);
     }
@@ -61,7 +61,7 @@ fn describe_container(text: &mut String, container: &Container, now: i64) {
             field(text, 4, "Started", &moment(container.started_at, now));
         }
         "Terminated" => {
-            field(text, 4, "Reason", &status::ended(container));
+            field(text, 4, "Reason", &container.reason);
             field(text, 4, "Exit code", &container.exit_code.to_string());
             field(text, 4, "Started", &moment(container.started_at, now));
             field(text, 4, "Finished", &moment(container.finished_at, now));
@@ -73,7 +73,7 @@ fn describe_container(text: &mut String, container: &Container, now: i64) {
         field(text, 4, "Message", &container.message);
     }
     if let Some(last) = &container.last {
-        let reason = status::reason_of_end(&last.reason, last.exit_code);
+        let reason = &last.reason;
         let when = moment(last.finished_at, now);
         field(text, 4, "Last state", &format!("ended with {}: {reason}, {when}", last.exit_code));
     }

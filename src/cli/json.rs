@@ -106,14 +106,13 @@ fn condition(condition: &Condition) -> Value {
 
 fn container(container: &Container) -> Value {
     let started = time(container.started_at);
-    let reason = status::reason_of_end(&container.reason, container.exit_code);
     let (state, detail) = match container.state.as_str() {
         "Running" => ("running", known([("startedAt", started.clone())])),
         "Terminated" => (
             "terminated",
             known([
                 ("exitCode", Some(container.exit_code.into())),
-                ("reason", text(reason)),
+                ("reason", text(&container.reason)),
                 ("message", text(&container.message)),
                 ("startedAt", started.clone()),
                 ("finishedAt", time(container.finished_at)),

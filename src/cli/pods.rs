@@ -277,8 +277,7 @@ pub(super) fn pod_table(pods: &[Pod], columns: Columns, now: i64) -> String {
             (count, _) => count.to_string(),
         };
         let age = since(pod.created_at, now);
-        let mut row =
-            vec![pod.name.clone(), status::ready(pod), status::status(pod), restarts, age];
+        let mut row = vec![pod.name.clone(), status::ready(pod), pod.status.clone(), restarts, age];
         if namespaces {
             row.insert(0, pod.namespace.clone());
         }

@@ -33,6 +33,7 @@ fn pod(name: &str, phase: &str, containers: Vec<Container>) -> Pod {
         uid: "c0ffee".into(),
         sandbox_id: "fedcba9876543210".repeat(4),
         phase: phase.into(),
+        status: phase.into(),
         created_at: NOW - 300 * SECOND,
         ips: vec!["10.88.0.7".into()],
         containers,
@@ -98,8 +99,8 @@ fn pods_are_a_table() {
     crashed.restart_count = 5;
     let pods = [
         liveness(),
-        pod("done", "Succeeded", vec![container("a", "Terminated", "")]),
-        pod("crash", "Running", vec![crashed, container("side", "Running", "")]),
+        pod("done", "Completed", vec![container("a", "Terminated", "")]),
+        pod("crash", "CrashLoopBackOff", vec![crashed, container("side", "Running", "")]),
     ];
     insta::assert_snapshot!(pods::pod_table(&pods, Columns::default(), NOW), @r"
     NAME            READY   STATUS             RESTARTS      AGE
@@ -115,30 +116,28 @@ fn pods_are_a_table() {
 }
 
 #[test]
-fn a_pods_status_is_kubectls_word() {
-    let with = |phase, containers| status::status(&pod("p", phase, containers));
-    let mut failed = container("a", "Terminated", "");
-    failed.exit_code = 3;
-    assert_eq!(with("Pending", vec![]), "Pending");
-    assert_eq!(with("Running", vec![container("a", "Running", "Unhealthy")]), "Running");
-    assert_eq!(with("Pending", vec![container("a", "Waiting", "")]), "Pending");
-    assert_eq!(with("Pending", vec![container("a", "Waiting", "ErrImagePull")]), "ErrImagePull");
-    assert_eq!(with("Failed", vec![failed.clone()]), "ExitCode:3");
-    assert_eq!(with("Failed", vec![container("a", "Terminated", "OOMKilled")]), "OOMKilled");
-    assert_eq!(with("Terminating", vec![failed]), "Terminating");
-    // One is done and one runs; the first that has something to say is heard.
-    let done = container("a", "Terminated", "Completed");
-    let runs = container("b", "Running", "");
-    assert_eq!(with("Running", vec![done.clone(), runs.clone()]), "NotReady");
-    let loops = container("b", "Waiting", "CrashLoopBackOff");
-    assert_eq!(with("Running", vec![runs, loops.clone(), done]), "CrashLoopBackOff");
+fn a_pods_reason_is_a_word_and_an_explanation() {
     let mut without = pod("p", "Pending", vec![]);
     without.reason = "ErrImageNeverPull: image \"x\" is not on this node".into();
-    assert_eq!(status::status(&without), "ErrImageNeverPull");
-    assert_eq!(status::reason(&without).1, "image \"x\" is not on this node");
+    assert_eq!(status::reason(&without), ("ErrImageNeverPull", "image \"x\" is not on this node"));
     without.reason = "image \"x\" is not on this node: pull it first".into();
-    assert_eq!(status::status(&without), "Pending");
-    assert_eq!(with("", vec![]), "Unknown");
+    assert_eq!(status::reason(&without), ("", without.reason.as_str()));
+}
+
+#[test]
+fn sidecars_count_as_containers_and_init_containers_while_they_run() {
+    let restarted = |name, count| {
+        let reason = "CrashLoopBackOff";
+        Container { restart_count: count, ..container(name, "Waiting", reason) }
+    };
+    let mut pod = pod("p", "Running", vec![container("app", "Running", "")]);
+    pod.init_containers = vec![
+        restarted("setup", 2),
+        Container { sidecar: true, ready: true, ..restarted("proxy", 3) },
+    ];
+    assert_eq!((status::ready(&pod).as_str(), status::restarts(&pod)), ("2/2", 3));
+    pod.containers[0] = Container::default();
+    assert_eq!((status::ready(&pod).as_str(), status::restarts(&pod)), ("1/2", 5));
 }
 
 #[test]
@@ -151,19 +150,23 @@ fn a_waiting_and_an_ended_container_are_described() {
     let mut waits = container("app", "Waiting", "CrashLoopBackOff");
     waits.message = "back-off 40s".into();
     waits.backoff_left_ms = Some(12_345);
-    waits.last =
-        Some(Attempt { exit_code: 3, finished_at: NOW - 20 * SECOND, ..Attempt::default() });
+    waits.last = Some(Attempt {
+        exit_code: 3,
+        reason: "Error".into(),
+        finished_at: NOW - 20 * SECOND,
+        ..Attempt::default()
+    });
     let mut ended = container("job", "Terminated", "OOMKilled");
     ended.exit_code = 137;
     ended.finished_at = NOW - 5 * SECOND;
-    let pod = pod("two", "Running", vec![waits, ended]);
+    let pod = pod("two", "CrashLoopBackOff", vec![waits, ended]);
     insta::assert_snapshot!(describe::describe(&pod, &[], NOW));
 }
 
 #[test]
 fn pods_are_kubernetes_objects_as_json() {
     let mut pod = liveness();
-    let mut ended = container("job", "Terminated", "");
+    let mut ended = container("job", "Terminated", "Error");
     ended.exit_code = 1;
     ended.finished_at = NOW;
     pod.containers.push(ended);
@@ -291,16 +294,6 @@ fn whole() -> Pod {
 #[test]
 fn a_manifests_pod_is_printed_as_applied_and_with_its_status() {
     insta::assert_snapshot!(json::yaml(&[whole()], true).unwrap_or_default());
-}
-
-#[test]
-fn a_pod_that_initializes_says_how_far_it_is() {
-    let mut pod = whole();
-    pod.containers[0] = Container { state: "Waiting".into(), ..Container::default() };
-    pod.init_containers.push(Container { state: "Running".into(), ..Container::default() });
-    assert_eq!(status::status(&pod), "Init:1/2");
-    pod.init_containers[1] = container("second", "Waiting", "CrashLoopBackOff");
-    assert_eq!(status::status(&pod), "Init:CrashLoopBackOff");
 }
 
 #[test]

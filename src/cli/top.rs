@@ -21,7 +21,7 @@ use tokio::sync::mpsc;
 
 use super::client::{self, Address};
 use super::options::{TopArgs, TopKind};
-use super::{Failure, Outcome, age, output, table};
+use super::{Failure, Outcome, age, output, status, table};
 use crate::proto::haled::{ListPodsRequest, Pod, UsageRequest};
 use follow::{Feed, News};
 use model::{Action, Model};
@@ -62,7 +62,7 @@ fn tables(pods: &[Pod], usage: &HashMap<String, Usage>, what: TopKind, now: i64)
     for pod in pods {
         if what == TopKind::Pods {
             let (cpu, memory) = model::usage_of(pod, usage);
-            let restarts = model::restarts_of(pod).to_string();
+            let restarts = status::restarts(pod).to_string();
             let age = age::since(pod.created_at, now);
             let name = [pod.namespace.clone(), pod.name.clone()];
             let rest = [view::cores(cpu), view::bytes(memory), restarts, age];

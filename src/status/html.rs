@@ -188,8 +188,8 @@ fn article(pod: &wire::Pod) -> String {
             "<h2><span class=\"namespace\">{}/</span>{} <span class=\"badge {}\">{}</span></h2>\n",
             text(&pod.namespace),
             text(&pod.name),
-            phase_class(&pod.phase),
-            text(&pod.phase)
+            class,
+            text(&pod.status)
         ),
     );
     let from = if pod.origin == "manifest" { "from a manifest" } else { "through the CRI" };
@@ -406,6 +406,7 @@ mod tests {
             namespace: "default".into(),
             name: "web".into(),
             phase: "Running".into(),
+            status: "Running".into(),
             origin: "manifest".into(),
             created_at: 1_700_000_000_000_000_000,
             containers: vec![container],
@@ -426,6 +427,7 @@ mod tests {
         pod.namespace = evil.into();
         pod.reason = evil.into();
         pod.phase = evil.into();
+        pod.status = evil.into();
         pod.ips = vec![evil.into()];
         let container = &mut pod.containers[0];
         container.name = evil.into();
@@ -465,7 +467,7 @@ mod tests {
         b.name = "other".into();
         let old = View::of(&[a.clone(), b.clone()]);
         assert_eq!(View::of(&[a.clone(), b.clone()]).event_after(&old), "");
-        b.phase = "Failed".into();
+        b.status = "Error".into();
         let event = View::of(&[b, a]).event_after(&old);
         let data = event.strip_prefix("event: pods\ndata: ").unwrap();
         let data: serde_json::Value = serde_json::from_str(data.trim_end()).unwrap();

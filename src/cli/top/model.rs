@@ -96,10 +96,6 @@ pub(super) fn containers(pod: &Pod) -> impl Iterator<Item = &Container> {
     pod.init_containers.iter().chain(&pod.containers)
 }
 
-pub(super) fn restarts_of(pod: &Pod) -> u32 {
-    containers(pod).map(|container| container.restart_count).sum()
-}
-
 /// What all containers of a pod use, as far as it is known.
 pub(super) fn usage_of(pod: &Pod, usage: &HashMap<String, Usage>) -> Usage {
     let add = |a: Option<u64>, b: Option<u64>| match (a, b) {
@@ -139,8 +135,7 @@ impl Model {
     pub(super) fn pods(&self) -> Vec<&Pod> {
         let wanted = self.filter.to_lowercase();
         let fits = |pod: &&Pod| {
-            let status = status::status(pod);
-            let own = [&pod.namespace, &pod.name, &pod.phase, &status];
+            let own = [&pod.namespace, &pod.name, &pod.phase, &pod.status];
             let theirs = containers(pod).flat_map(|c| [&c.name, &c.state, &c.reason]);
             own.into_iter().chain(theirs).any(|word| word.to_lowercase().contains(&wanted))
         };
@@ -150,7 +145,7 @@ impl Model {
             Sort::Name => {}
             Sort::Cpu => pods.sort_by_key(|pod| Reverse(usage_of(pod, &self.usage).0)),
             Sort::Memory => pods.sort_by_key(|pod| Reverse(usage_of(pod, &self.usage).1)),
-            Sort::Restarts => pods.sort_by_key(|pod| Reverse(restarts_of(pod))),
+            Sort::Restarts => pods.sort_by_key(|pod| Reverse(status::restarts(pod))),
             Sort::Age => pods.sort_by_key(|pod| Reverse(pod.created_at)),
         }
         pods

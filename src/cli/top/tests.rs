@@ -46,6 +46,7 @@ fn pod(name: &str, containers: Vec<Container>) -> Pod {
         namespace: "default".into(),
         name: name.into(),
         phase: "Running".into(),
+        status: "Running".into(),
         origin: "manifest".into(),
         created_at: NOW - 7200 * SECOND,
         ips: vec!["10.88.0.2".into()],
@@ -58,7 +59,7 @@ fn model() -> Model {
     let mut model = Model::new(None);
     let crash = Container { restart_count: 9, ..container("main", "Waiting", "CrashLoopBackOff") };
     model.take(News::Pods(vec![
-        pod("job", vec![crash]),
+        Pod { status: "CrashLoopBackOff".into(), ..pod("job", vec![crash]) },
         pod("web", vec![flapping(), container("side\u{1b}[31mcar", "Running", "")]),
     ]));
     let usage = ("id-app".to_owned(), (Some(250_000_000), Some(12 << 20)));

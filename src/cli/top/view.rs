@@ -5,7 +5,7 @@
 use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span};
 
-use super::model::{Mode, Model, Page, Sort, containers, restarts_of, usage_of};
+use super::model::{Mode, Model, Page, Sort, containers, usage_of};
 use crate::cli::{age, output, status};
 use crate::proto::haled::{Container, Pod};
 
@@ -64,15 +64,17 @@ impl View<'_> {
     fn head(&self) -> Line<'static> {
         let all = self.model.all();
         let running = all.iter().flat_map(containers).filter(|c| c.state == "Running").count();
-        let of: usize = all.iter().map(|pod| containers(pod).count()).sum();
-        let restarts: u32 = all.iter().map(restarts_of).sum();
+        let of = all.iter().map(|pod| containers(pod).count() as u64).sum();
+        let restarts = all.iter().map(status::restarts).sum();
         let place = match &self.model.namespace {
             Some(namespace) => format!(" in {}", output::line(namespace)),
             None => String::new(),
         };
         let mut text = format!(
-            "haled: {} pods{place}, {running} of {of} containers running, {restarts} restarts",
-            all.len()
+            "haled: {}{place}, {running} of {} running, {}",
+            status::many(all.len() as u64, "pod"),
+            status::many(of, "container"),
+            status::many(restarts, "restart")
         );
         if !self.model.filter.is_empty() {
             text = format!("{text}, shown: {}", self.model.filter);
@@ -156,16 +158,16 @@ impl View<'_> {
             None => format!("{}/{}", pod.namespace, pod.name),
         };
         // The word of `get pods`: of a container that has trouble, if there is one.
-        let word = status::status(pod);
+        let word = pod.status.as_str();
         let cells = [
             output::line(&name),
-            output::line(&word),
+            output::line(word),
             cores(cpu),
             bytes(memory),
-            restarts_of(pod).to_string(),
+            status::restarts(pod).to_string(),
             age::since(pod.created_at, self.now),
         ];
-        let state = match word.as_str() {
+        let state = match word {
             "Running" | "Succeeded" | "Completed" => Color::Green,
             "Pending" | "Terminating" | "ContainerCreating" | "PodInitializing" => Color::Yellow,
             word if word.starts_with("Init:") && word.contains('/') => Color::Yellow,

@@ -5,6 +5,7 @@ use std::time::SystemTime;
 
 use super::super::Face;
 use super::super::container::health_word;
+use super::status_word;
 use crate::container::state::{Ended, State, nanos};
 use crate::health::{Policy, Probes, Report, is_kill};
 use crate::manifest::Planned;
@@ -33,6 +34,9 @@ impl Face {
         });
         let others = views.iter().filter(|view| view.origin == Origin::Cri).map(of_cri);
         let mut pods: Vec<wire::Pod> = own.chain(others).filter(wanted).collect();
+        for pod in &mut pods {
+            pod.status = status_word::of(pod);
+        }
         pods.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
         wire::ListPodsResponse { pods }
     }
@@ -119,6 +123,7 @@ fn of_managed(managed: &Managed, sandboxes: &Sandboxes) -> wire::Pod {
         deletion_at: managed.delete_at,
         deletion_grace_seconds: managed.delete_grace_seconds,
         node_name: node::name(),
+        ..wire::Pod::default()
     }
 }
 
