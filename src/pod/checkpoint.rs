@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use super::driver::{Done, Driver, Reply, Work, of_container};
-use super::lifecycle::no_container;
+use super::driver::Driver;
+use super::inbox::{Done, Reply};
+use super::work::{Work, no_container, of_container};
 use super::{Error, Result};
 use crate::container::checkpoint::{Wanted, checkpoint};
 use crate::container::state::State;

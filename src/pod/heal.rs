@@ -8,8 +8,9 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
-use super::driver::{Done, Driver};
+use super::driver::Driver;
 use super::history::{Restart, Run};
+use super::inbox::Done;
 use super::record::Phase;
 use crate::container::exec;
 use crate::container::state::{State, nanos};

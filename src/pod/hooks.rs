@@ -5,8 +5,9 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::driver::{Done, Driver};
+use super::driver::Driver;
 use super::heal::LEAST_GRACE;
+use super::inbox::Done;
 use crate::container::exec;
 use crate::health::{self, Handler, Hook, Hooks, POST_START_KILL};
 use crate::id::ContainerId;

@@ -10,7 +10,8 @@ use tracing::Span;
 
 use super::cgroup::Cgroups;
 use super::config::{SandboxConfig, SandboxResources};
-use super::driver::{Call, Driver, Event, Handle, Parts, Reply};
+use super::driver::{Driver, Handle, Parts};
+use super::inbox::{Call, Event, Reply};
 use super::record::{Origin, Phase, SandboxRecord};
 use super::update::Limits;
 use super::view::{ContainerView, PodView};

@@ -7,10 +7,11 @@ use std::time::{Duration, SystemTime};
 use tokio::time::Instant;
 
 use super::Error;
-use super::driver::{Container, Driver, Reply, Work};
+use super::driver::Driver;
 use super::heal::LEAST_GRACE;
-use super::lifecycle::no_container;
+use super::inbox::Reply;
 use super::record::Origin;
+use super::work::{Container, Work, no_container};
 use crate::container::config::ContainerConfig;
 use crate::container::state::{Ended, State, nanos};
 use crate::health::{Heal, Policy, RESTART_ASKED, Sequel, is_kill};

@@ -4,11 +4,16 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::Pods;
+use super::driver::Driver;
+use super::inbox::Reply;
 use super::record::Origin;
 use super::view::{ContainerView, PodView};
+use super::work::{no_container, of_container};
+use super::{Error, Pods};
 use crate::container::rotation::{self, Limits};
 use crate::container::state::State;
+use crate::id::ContainerId;
+use crate::monitor::client::Error as MonitorError;
 
 /// Between two looks at the logs. The kubelet's is 10 s (containerLogMonitorInterval).
 const LOOK: Duration = Duration::from_secs(5);
@@ -68,4 +73,26 @@ async fn blocking<T: Send + 'static>(
 ) -> Result<T, String> {
     let done = tokio::task::spawn_blocking(work).await;
     done.map_err(|panic| panic.to_string())?.map_err(|error| error.to_string())
+}
+
+impl Driver {
+    /// ReopenContainerLog: whoever rotates a log has moved its file away.
+    pub(super) fn reopen_log(&mut self, id: &ContainerId, reply: Reply<()>) {
+        let Some(at) = self.find(id) else { return self.answers.add(reply, Err(no_container(id))) };
+        if !matches!(self.containers[at].record.state, State::Running(_)) {
+            let why = format!("container {id} does not run, so its log is closed");
+            return self.answers.add(reply, Err(Arc::new(Error::WrongState(why))));
+        }
+        let (monitor, id) = (self.monitor.clone(), id.clone());
+        tokio::spawn(async move {
+            let reopened = match monitor {
+                Some(monitor) => monitor.reopen_log(id.as_str()).await,
+                None => Err(MonitorError::Gone),
+            };
+            let failed = |source| {
+                Arc::new(of_container(crate::container::Error::Monitor { id: id.clone(), source }))
+            };
+            drop(reply.send(reopened.map_err(failed)));
+        });
+    }
 }

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use super::config::{SandboxConfig, SandboxResources};
-use super::driver::{Done, Driver, Reply, Work, of_container};
-use super::lifecycle::no_container;
+use super::driver::Driver;
+use super::inbox::{Done, Reply};
+use super::work::{Work, no_container, of_container};
 use super::{Error, Result, plugins};
 use crate::container::config::ContainerConfig;
 use crate::container::state::State;

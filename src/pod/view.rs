@@ -1,12 +1,12 @@
 //! What the rest of haled sees of a pod: an immutable picture, published after each event.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::config::SandboxConfig;
 use super::history::History;
-use super::record::{Origin, Phase};
+use super::record::{Origin, Phase, SandboxRecord};
 use crate::container::Place;
 use crate::container::config::ContainerConfig;
 use crate::container::record::RunsAs;
@@ -41,6 +41,30 @@ pub struct PodView {
     pub waiting: Vec<(String, i64)>,
     /// Of each container name: its probes and restarts lately.
     pub histories: BTreeMap<String, Arc<History>>,
+}
+
+impl PodView {
+    /// Of a pod whose driver has not looked at anything yet.
+    pub(super) fn first(
+        id: &SandboxId,
+        record: &SandboxRecord,
+        dir: &Path,
+        runtime: &Runtime,
+    ) -> Self {
+        Self {
+            id: id.clone(),
+            config: Arc::new(record.config.clone()),
+            origin: record.origin,
+            policy: record.policy.clone().map(Arc::new),
+            created_at: record.created_at,
+            phase: record.phase.clone(),
+            dir: dir.to_owned(),
+            runtime: runtime.clone(),
+            containers: Vec::new(),
+            waiting: Vec::new(),
+            histories: BTreeMap::new(),
+        }
+    }
 }
 
 /// A container at one moment.
