@@ -3,86 +3,25 @@
 //! One lock guards the catalog. Whoever is about to use a blob or a layer holds it by a
 //! `Lease` first, so that a collection never takes away what a pull is building on.
 
+mod published;
+mod record;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
-use serde::{Deserialize, Serialize};
 
 use super::content::Content;
 use super::digest::Digest;
 use super::layer::Layers;
 use super::reference::{Reference, Version};
-use super::{Defaults, Error, Image};
+use super::{Error, Image};
 use crate::store::{Changes, Record, Store};
 
-/// An image as it is stored. Its key is its id without the algorithm.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct ImageRecord {
-    /// Configuration, manifest, index and layers.
-    pub(super) blobs: BTreeSet<Digest>,
-    /// Lowest first.
-    pub(super) chain: Vec<Digest>,
-    pub(super) size_bytes: u64,
-    pub(super) pinned: bool,
-    pub(super) defaults: Defaults,
-    /// The container that it is a checkpoint of, by its manifest.
-    #[serde(default)]
-    pub(super) checkpoint: Option<String>,
-    /// It has no names, isn't listed and has no blobs; a container stands on it, and may be
-    /// made again from it.
-    #[serde(default)]
-    pub(super) removed: bool,
-}
-
-impl Record for ImageRecord {
-    const KIND: &'static str = "image";
-    const VERSION: u32 = 1;
-}
-
-/// A tag or digest reference, which is the key, and what it stands for.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct NameRecord {
-    image: Digest,
-}
-
-impl Record for NameRecord {
-    const KIND: &'static str = "image-name";
-    const VERSION: u32 = 1;
-}
-
-/// A container's root file system; the key is the container's id.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct RootfsRecord {
-    /// The image's id.
-    pub(super) image: String,
-    pub(super) chain: Vec<Digest>,
-    /// The images mounted beside it, as volumes.
-    #[serde(default)]
-    pub(super) volumes: Vec<VolumeRecord>,
-}
-
-/// An image that a container has as a volume.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct VolumeRecord {
-    /// The image's id.
-    pub(super) image: String,
-    pub(super) chain: Vec<Digest>,
-}
-
-impl RootfsRecord {
-    /// Each image that it stands on, with its layers.
-    fn parts(&self) -> impl Iterator<Item = (&str, &[Digest])> {
-        let volumes = self.volumes.iter().map(|volume| (&*volume.image, &*volume.chain));
-        std::iter::once((&*self.image, &*self.chain)).chain(volumes)
-    }
-}
-
-impl Record for RootfsRecord {
-    const KIND: &'static str = "rootfs";
-    const VERSION: u32 = 1;
-}
+pub(super) use published::Published;
+use record::NameRecord;
+pub(super) use record::{ImageRecord, RootfsRecord, VolumeRecord};
 
 /// Content that must not be collected.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -98,15 +37,6 @@ struct State {
     names: BTreeMap<String, Digest>,
     rootfs: BTreeMap<String, RootfsRecord>,
     leased: HashMap<Thing, usize>,
-}
-
-/// What readers see: built anew at each change, so that they never wait.
-#[derive(Debug, Default)]
-pub(super) struct Published {
-    pub(super) images: BTreeMap<Digest, Arc<Image>>,
-    /// Removed, but in use: found by their full id only.
-    removed: BTreeMap<Digest, Arc<Image>>,
-    names: BTreeMap<String, Digest>,
 }
 
 /// The catalog.
@@ -456,71 +386,6 @@ impl State {
     }
 }
 
-impl ImageRecord {
-    fn image(&self, id: &Digest) -> Image {
-        Image {
-            id: id.to_string(),
-            tags: Vec::new(),
-            digests: Vec::new(),
-            size_bytes: self.size_bytes,
-            pinned: self.pinned,
-            chain: self.chain.iter().map(ToString::to_string).collect(),
-            defaults: self.defaults.clone(),
-            checkpoint: self.checkpoint.clone(),
-        }
-    }
-}
-
-impl Published {
-    /// Whether an image has this name.
-    pub(super) fn has(&self, name: &Reference) -> bool {
-        self.names.contains_key(&name.to_string())
-    }
-
-    /// By tag, digest reference, id or short id.
-    pub(super) fn find(&self, name: &str) -> Result<Arc<Image>, Error> {
-        if let Some(image) = Digest::parse(name).ok().and_then(|id| self.removed.get(&id)) {
-            return Ok(Arc::clone(image));
-        }
-        let (id, _) = self.resolve(name)?;
-        self.images.get(&id).cloned().ok_or_else(|| Error::NotFound(name.to_owned()))
-    }
-
-    /// The id, and the normalized name where it was found by one.
-    fn resolve(&self, name: &str) -> Result<(Digest, Option<String>), Error> {
-        let hex = name.strip_prefix("sha256:").unwrap_or(name);
-        if let Some(id) = Digest::from_hex(hex) {
-            return if self.images.contains_key(&id) {
-                Ok((id, None))
-            } else {
-                Err(Error::NotFound(name.to_owned()))
-            };
-        }
-        let reference = Reference::parse(name);
-        if let Ok(reference) = &reference {
-            let normal = reference.to_string();
-            if let Some(id) = self.names.get(&normal) {
-                return Ok((id.clone(), Some(normal)));
-            }
-        }
-        let is_hex = !hex.is_empty()
-            && hex.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
-        if is_hex {
-            let mut fitting = self.images.keys().filter(|id| id.hex().starts_with(hex));
-            match (fitting.next(), fitting.count()) {
-                (Some(id), 0) => return Ok((id.clone(), None)),
-                (Some(_), more) => {
-                    return Err(Error::Ambiguous { id: name.to_owned(), count: more + 1 });
-                }
-                (None, _) => {}
-            }
-        } else {
-            reference?;
-        }
-        Err(Error::NotFound(name.to_owned()))
-    }
-}
-
 /// The names that go with one: a tag takes its repository's digests along when it is the
 /// last tag of that repository.
 fn names_to_drop(name: &str, all: &[String]) -> Vec<String> {
@@ -552,6 +417,8 @@ fn readable<R: Record>(store: &Store, incomplete: &mut bool) -> Result<Vec<(Stri
 
 #[cfg(test)]
 mod tests {
+    use serde::{Deserialize, Serialize};
+
     use super::*;
 
     #[test]
@@ -586,34 +453,5 @@ mod tests {
         // The record was set aside at the first start.
         collect();
         assert!(content.size(&blob).is_none());
-    }
-
-    #[test]
-    fn names_ids_and_short_ids() {
-        let mut published = Published::default();
-        for hex in ["aa11".repeat(16), "aa22".repeat(16)] {
-            let id = Digest::from_hex(&hex).unwrap();
-            let record = ImageRecord {
-                blobs: BTreeSet::new(),
-                chain: vec![],
-                size_bytes: 0,
-                pinned: false,
-                defaults: Defaults::default(),
-                checkpoint: None,
-                removed: false,
-            };
-            published.images.insert(id.clone(), Arc::new(record.image(&id)));
-        }
-        published.names.insert(
-            "docker.io/library/aa:latest".into(),
-            Digest::from_hex(&"aa22".repeat(16)).unwrap(),
-        );
-        let id = |name: &str| published.find(name).map(|image| image.id[..11].to_owned());
-        assert_eq!(id("aa11").unwrap(), "sha256:aa11");
-        assert_eq!(id("sha256:aa2").unwrap(), "sha256:aa22");
-        assert_eq!(id("aa").unwrap(), "sha256:aa22", "a name goes before a short id");
-        assert_eq!(id("a"), Err(Error::Ambiguous { id: "a".into(), count: 2 }));
-        assert!(matches!(id("ab"), Err(Error::NotFound(_))));
-        assert!(matches!(id("UPPER"), Err(Error::BadReference { .. })));
     }
 }
