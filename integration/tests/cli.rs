@@ -372,7 +372,7 @@ fn images_are_listed_pulled_and_removed() {
     assert_eq!((code, out.as_str()), (Some(1), "busybox removed\n"));
     assert_eq!(
         error,
-        "halectl: image \"bsybox\" is not on this machine\n\
+        "halectl: image \"bsybox\" is not on this node\n\
          halectl: image \"used\" is used by default/web/app\n"
     );
     well(&server, &["image", "rm", "-f", "busybox"]);
@@ -388,7 +388,7 @@ fn images_are_listed_pulled_and_removed() {
             "prune true"
         ]
     );
-    assert_eq!(well(&server, &["image", "inspect", "-o", "yaml", "a"]), "id: a\nlayers: []\n");
+    assert_eq!(well(&server, &["image", "inspect", "-o", "yaml", "a"]), "- id: a\n  layers: []\n");
     let json: serde_json::Value =
         serde_json::from_str(&well(&server, &["image", "inspect", "a", "b"])).unwrap();
     assert_eq!((&json[0]["id"], &json[1]["id"]), (&"a".into(), &"b".into()));
@@ -465,12 +465,15 @@ fn manual_pages_are_made_of_every_command() {
     }
     let page = std::fs::read_to_string(dir.path().join("halectl-exec.1")).unwrap();
     assert!(page.contains("halectl exec \\-it web"), "{page}");
+    for section in [".SH EXAMPLES", ".SH \"EXIT STATUS\"", ".SH \"SEE ALSO\"\nhalectl(1)"] {
+        assert!(page.contains(section), "{section}: {page}");
+    }
 }
 
 #[test]
 fn a_command_line_that_is_not_understood_is_code_2() {
     let server = Server::start();
-    for args in [&["get", "nodes"][..], &["apply"], &["exec", "web", "ls"], &[]] {
+    for args in [&["get", "nodes"][..], &["apply"], &["exec", "web"], &[]] {
         let (code, out, error) = run(&server, args);
         assert_eq!((code, out.as_str()), (Some(2), ""), "{args:?}: {error}");
     }

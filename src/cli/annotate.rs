@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use serde_json::{Map, Value};
 
 use super::options::ApplyArgs;
-use super::output::print;
+use super::output::{complain, print};
 use super::{Failure, Outcome, pods};
 
 /// `halectl annotate`.
@@ -18,14 +18,18 @@ pub(super) async fn annotate(args: ApplyArgs) -> Outcome {
         let (manifest, source) = pods::read_manifest(file).await?;
         let failed = |why: String| Failure::Message(format!("{source}: {why}"));
         let text = String::from_utf8(manifest).map_err(|error| failed(error.to_string()))?;
-        all.extend(annotated(&text).map_err(failed)?);
+        let documents = annotated(&text).map_err(failed)?;
+        if documents.iter().all(|(_, changed)| !changed) {
+            complain(&format!("{source}: there is no probe in it, so it stays as it is"));
+        }
+        all.extend(documents.into_iter().map(|(document, _)| document));
     }
     print(all.join("---\n"))?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// Every document of a manifest, annotated.
-pub(super) fn annotated(text: &str) -> Result<Vec<String>, String> {
+/// Every document of a manifest, annotated, and whether that has changed it.
+pub(super) fn annotated(text: &str) -> Result<Vec<(String, bool)>, String> {
     let mut documents = Vec::new();
     for part in parts(text) {
         let value: Value = serde_saphyr::from_str(&part).map_err(|error| error.to_string())?;
@@ -35,9 +39,9 @@ pub(super) fn annotated(text: &str) -> Result<Vec<String>, String> {
         let mut changed = value.clone();
         document(&mut changed)?;
         documents.push(if changed == value {
-            part
+            (part, false)
         } else {
-            serde_saphyr::to_string(&changed).map_err(|error| error.to_string())?
+            (serde_saphyr::to_string(&changed).map_err(|error| error.to_string())?, true)
         });
     }
     Ok(documents)

@@ -6,6 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
@@ -20,6 +21,10 @@ use super::Failure;
 
 /// The longest message that is taken, in bytes; the kubelet's own limit.
 pub(super) const MESSAGE_LIMIT: usize = 16 << 20;
+
+/// What listens on the socket is asked after this long whether it lives, and then has as long to
+/// answer: not the call itself, which may take its time.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Where haled listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,6 +50,19 @@ impl Address {
     pub(super) fn said_by(self, origin: &'static str) -> Self {
         Self { origin, ..self }
     }
+
+    /// What the command line says, else HALED_ADDRESS unless it is empty, else the default.
+    pub(super) fn settled(given: Option<Self>) -> Result<Self, String> {
+        if let Some(given) = given {
+            return Ok(given);
+        }
+        let (text, origin) = match std::env::var("HALED_ADDRESS") {
+            Ok(text) if !text.is_empty() => (text, "by HALED_ADDRESS"),
+            _ => (Self::DEFAULT.to_owned(), "the default"),
+        };
+        let address: Self = text.parse().map_err(|why| format!("HALED_ADDRESS={text}: {why}"))?;
+        Ok(address.said_by(origin))
+    }
 }
 
 impl FromStr for Address {
@@ -61,7 +79,7 @@ impl FromStr for Address {
         if path.is_empty() {
             return Err("the socket's path is missing".to_owned());
         }
-        Ok(Self { path: path.into(), origin: "by the command line" })
+        Ok(Self { path: path.into(), origin: "by --socket" })
     }
 }
 
@@ -106,21 +124,23 @@ async fn channel(address: &Address) -> Result<Channel, Failure> {
         }
     });
     // The name goes into :authority and nowhere else.
-    Endpoint::from_static("http://localhost").connect_with_connector(connector).await.map_err(
-        |error| {
-            let why = error.source().map_or_else(|| error.to_string(), ToString::to_string);
-            Failure::Message(format!("what listens at {address} is not haled: {why}"))
-        },
-    )
+    let endpoint = Endpoint::from_static("http://localhost")
+        .http2_keep_alive_interval(PATIENCE)
+        .keep_alive_timeout(PATIENCE)
+        .keep_alive_while_idle(true);
+    endpoint.connect_with_connector(connector).await.map_err(|error| {
+        let why = error.source().map_or_else(|| error.to_string(), ToString::to_string);
+        Failure::Message(format!("what listens at {address} is not haled: {why}"))
+    })
 }
 
 fn unreachable(address: &Address, error: &io::Error) -> String {
     use std::os::unix::fs::FileTypeExt as _;
-    let other = "or say where it listens: --socket PATH, or HALED_ADDRESS";
+    let other = "say where it listens: --socket PATH, or HALED_ADDRESS";
     let start = "is haled running? Start it: systemctl start haled";
     let is_socket = std::fs::metadata(address.path()).map(|there| there.file_type().is_socket());
     let why = match error.kind() {
-        io::ErrorKind::NotFound => format!("there is no such socket; {start}; {other}"),
+        io::ErrorKind::NotFound => format!("there is no such socket; {start}; or {other}"),
         io::ErrorKind::PermissionDenied => {
             "permission denied: only root may use it; try again with sudo".to_owned()
         }
@@ -131,7 +151,7 @@ fn unreachable(address: &Address, error: &io::Error) -> String {
         _ if is_socket.is_ok_and(|is_socket| !is_socket) => {
             format!("that is no socket; {other}")
         }
-        io::ErrorKind::ConnectionRefused => format!("nobody listens on it; {start}; {other}"),
+        io::ErrorKind::ConnectionRefused => format!("nobody listens on it; {start}; or {other}"),
         _ => error.to_string(),
     };
     format!("cannot reach haled at {address} ({}): {why}", address.origin())
@@ -145,7 +165,15 @@ impl From<Status> for Failure {
             while let Some(deeper) = cause.source() {
                 cause = deeper;
             }
-            return Self::Message(format!("the connection to haled broke: {cause}"));
+            return Self::Message(match cause.to_string() {
+                why if why.contains("keep-alive timed out") => {
+                    "haled doesn't answer: what listens on its socket takes calls and says nothing"
+                        .to_owned()
+                }
+                // What the system says is of a connection that was one.
+                why if cause.is::<io::Error>() => format!("the connection to haled broke: {why}"),
+                why => format!("what listens on the socket is not haled: {why}"),
+            });
         }
         match status.message() {
             "" => Self::Message(format!("haled answered: {}", status.code().description())),

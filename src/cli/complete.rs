@@ -137,7 +137,7 @@ impl Line {
         let everywhere =
             sub.and_then(|sub| sub.try_get_one::<bool>("all_namespaces").ok().flatten());
         Self {
-            address: socket("address").or_else(|| socket("socket")),
+            address: Address::settled(socket("address").or_else(|| socket("socket"))).ok(),
             namespace: text("namespace").unwrap_or_else(|| DEFAULT_NAMESPACE.to_owned()),
             everywhere: everywhere.copied().unwrap_or(false),
             pod: pod.filter(|pod| !pod.is_empty()),

@@ -29,20 +29,52 @@ const SHORT_ID: usize = 12;
 /// `halectl image ls`.
 pub(super) async fn list(address: &Address, args: ListArgs) -> Outcome {
     let mut client = client::own_images(address).await?;
-    let images = client.list(ListImagesRequest {}).await?.into_inner().images;
+    let mut images = client.list(ListImagesRequest {}).await?.into_inner().images;
+    // In the table's order, whatever is printed of them.
+    let name = |image: &ImageSummary| image.tags.iter().chain(&image.digests).min().cloned();
+    images.sort_by_cached_key(|image| (name(image), image.id.clone()));
+    if !args.images.is_empty() {
+        images.retain_mut(|image| args.images.iter().any(|wanted| keep_named(image, wanted)));
+    }
     if args.quiet {
         for image in &images {
             print(format!("{}\n", line(&image.id)))?;
         }
         return Ok(ExitCode::SUCCESS);
     }
+    let table = |wide| {
+        let table = image_table(&images, jiff::Timestamp::now(), wide);
+        let rows = table.split_once('\n').map_or("", |(_, rows)| rows).to_owned();
+        if args.no_headers { rows } else { table }
+    };
     print(match args.output {
-        None => image_table(&images, jiff::Timestamp::now(), false),
-        Some(ListFormat::Wide) => image_table(&images, jiff::Timestamp::now(), true),
+        None => table(false),
+        Some(ListFormat::Wide) => table(true),
         Some(ListFormat::Json) => written(&listed(&images), ObjectFormat::Json)?,
         Some(ListFormat::Yaml) => written(&listed(&images), ObjectFormat::Yaml)?,
     })?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Whether an image is meant by a repository, with or without a tag, or by the beginning of its
+/// id. Of its tags only those that are meant are kept. A repository may be named by its end.
+fn keep_named(image: &mut ImageSummary, wanted: &str) -> bool {
+    let hex = wanted.strip_prefix("sha256:").unwrap_or(wanted);
+    if hex.len() >= SHORT_ID / 2 && short_of(&image.id).starts_with(hex) {
+        return true;
+    }
+    let is_meant = |name: &String| {
+        let repository = name.split_once('@').map_or(name.as_str(), |(repository, _)| repository);
+        let untagged = repository.rsplit_once(':').filter(|(_, tag)| !tag.contains('/'));
+        let untagged = untagged.map_or(repository, |(untagged, _)| untagged);
+        let ends = |name: &str| name == wanted || name.ends_with(&format!("/{wanted}"));
+        ends(name) || ends(repository) || ends(untagged)
+    };
+    if image.tags.iter().any(is_meant) {
+        image.tags.retain(is_meant);
+        return true;
+    }
+    image.digests.iter().any(is_meant)
 }
 
 /// A list of objects, by the names that `inspect` has.
@@ -123,8 +155,12 @@ fn image_rows(image: &ImageSummary, now: jiff::Timestamp, wide: bool) -> Vec<Vec
 
 /// The first digits of a digest.
 fn short(digest: &str) -> String {
-    let hex = digest.strip_prefix("sha256:").unwrap_or(digest);
+    let hex = short_of(digest);
     hex.get(..SHORT_ID).unwrap_or(hex).to_owned()
+}
+
+fn short_of(digest: &str) -> &str {
+    digest.strip_prefix("sha256:").unwrap_or(digest)
 }
 
 /// Bytes to three figures, in powers of 1000 as registries count: `4.27MB`.
@@ -156,7 +192,7 @@ pub(super) async fn remove(address: &Address, args: RemoveArgs) -> Outcome {
                 continue;
             }
             Err(status) if status.code() == tonic::Code::NotFound => {
-                Failure::Message(format!("image \"{name}\" is not on this machine"))
+                Failure::Message(format!("image \"{name}\" is not on this node"))
             }
             Err(status) => status.into(),
         };
@@ -187,24 +223,59 @@ pub(super) fn pruned(answer: &PruneImagesResponse) -> String {
     answer.removed.iter().map(name).chain([freed]).collect()
 }
 
-/// `halectl image inspect`: an object, or a list of several.
+/// `halectl image inspect`: a list, as docker and podman have it. One that isn't there doesn't hide
+/// the others.
 pub(super) async fn inspect(address: &Address, args: InspectArgs) -> Outcome {
     let mut client = client::own_images(address).await?;
     let mut found = Vec::new();
+    let mut code = ExitCode::SUCCESS;
     for image in args.images {
-        let json = client.inspect(InspectImageRequest { image }).await?.into_inner().json;
+        let json = match client.inspect(InspectImageRequest { image }).await {
+            Ok(answer) => answer.into_inner().json,
+            Err(status) => match Failure::from(status) {
+                Failure::Message(message) => {
+                    complain(&message);
+                    code = ExitCode::FAILURE;
+                    continue;
+                }
+                failure => return Err(failure),
+            },
+        };
         let object: serde_json::Value = serde_json::from_str(&json)
             .map_err(|error| Failure::Message(format!("haled's answer can't be read: {error}")))?;
         found.push(object);
     }
-    let whole = if found.len() == 1 { found.remove(0) } else { found.into() };
-    print(written(&whole, args.output)?)?;
-    Ok(ExitCode::SUCCESS)
+    if !found.is_empty() {
+        print(written(&found.into(), args.output)?)?;
+    }
+    Ok(code)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_image_is_chosen_by_what_people_call_it() {
+        let image = || ImageSummary {
+            id: format!("sha256:{}", "0a1b2c3d".repeat(8)),
+            tags: vec!["docker.io/library/busybox:1".into(), "q.io:5000/a/busy:2".into()],
+            ..ImageSummary::default()
+        };
+        let tags = |wanted: &str| {
+            let mut image = image();
+            keep_named(&mut image, wanted).then_some(image.tags.len())
+        };
+        for wanted in ["busybox", "busybox:1", "library/busybox", "docker.io/library/busybox:1"] {
+            assert_eq!(tags(wanted), Some(1), "{wanted}");
+        }
+        assert_eq!(tags("q.io:5000/a/busy"), Some(1));
+        assert_eq!(tags("0a1b2c"), Some(2));
+        assert_eq!(tags(&image().id), Some(2));
+        for wanted in ["box", "busybox:2", "0a1", "busybox:1x", ""] {
+            assert_eq!(tags(wanted), None, "{wanted}");
+        }
+    }
 
     #[test]
     fn sizes_have_three_figures() {

@@ -43,9 +43,9 @@ mod wait;
 
 use std::process::ExitCode;
 
-use clap::parser::ValueSource;
 use clap::{ArgMatches, CommandFactory as _, FromArgMatches as _};
 
+use client::Address;
 use options::{Command, ImageCommand, Options};
 
 /// Why a command ended otherwise than well.
@@ -65,11 +65,14 @@ type Outcome = Result<ExitCode, Failure>;
 /// Reads the command line, runs the command, tells what went wrong.
 pub fn run() -> ExitCode {
     shell::complete();
-    let matches =
-        Options::command().try_get_matches().unwrap_or_else(|error| options::hinted(error).exit());
+    let line: Vec<_> = std::env::args_os().collect();
+    let matches = match Options::command().try_get_matches_from(&line) {
+        Ok(matches) => matches,
+        Err(error) => return output::refuse(&options::hinted(error, &line)),
+    };
     let options = match Options::from_arg_matches(&matches) {
-        Ok(options) => settled(options, &matches),
-        Err(error) => error.format(&mut Options::command()).exit(),
+        Ok(options) => options,
+        Err(error) => return output::refuse(&error.format(&mut Options::command())),
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let outcome = match runtime {
@@ -88,7 +91,7 @@ pub fn run() -> ExitCode {
             output::complain(&message);
             ExitCode::FAILURE
         }
-        Err(Failure::Usage(why)) => misused(&matches, &why).exit(),
+        Err(Failure::Usage(why)) => output::refuse(&misused(&matches, &why)),
     }
 }
 
@@ -101,22 +104,18 @@ fn misused(matches: &ArgMatches, why: &str) -> clap::Error {
     command.error(clap::error::ErrorKind::MissingRequiredArgument, why)
 }
 
-/// Puts the socket in one place, with who says that it is there.
-fn settled(mut options: Options, matches: &ArgMatches) -> Options {
-    let origin = match matches.value_source("socket") {
-        Some(ValueSource::DefaultValue) => "the default",
-        Some(ValueSource::EnvVariable) => "by HALED_ADDRESS",
-        _ => "by --socket",
-    };
-    options.socket = match options.address.take() {
-        Some(address) => address.said_by("by --address"),
-        None => options.socket.said_by(origin),
-    };
-    options
+async fn dispatch(options: Options) -> Outcome {
+    let Some(limit) = options.request_timeout else { return obey(options).await };
+    tokio::time::timeout(limit.0, obey(options)).await.unwrap_or_else(|_| {
+        let why = format!("not done within {:?} (--request-timeout)", limit.0);
+        Err(Failure::Message(why))
+    })
 }
 
-async fn dispatch(options: Options) -> Outcome {
-    let Options { socket: address, namespace, command, .. } = options;
+async fn obey(options: Options) -> Outcome {
+    let Options { socket, address, namespace, command, .. } = options;
+    let given = address.map(|address| address.said_by("by --address")).or(socket);
+    let address = Address::settled(given).map_err(Failure::Message)?;
     let named = namespace.as_deref();
     let namespace = named.unwrap_or(options::DEFAULT_NAMESPACE);
     match command {
@@ -134,7 +133,9 @@ async fn dispatch(options: Options) -> Outcome {
         Command::Cp(args) => copy::copy(&address, namespace, args).await,
         Command::Events(args) => events::events(&address, namespace, args).await,
         Command::Top(args) => top::top(&address, named, args).await,
-        Command::Image(ImageCommand::Ls(args)) => image::list(&address, args).await,
+        Command::Images(args) | Command::Image(ImageCommand::Ls(args)) => {
+            image::list(&address, args).await
+        }
         Command::Image(ImageCommand::Pull(args)) => image::pull(&address, args).await,
         Command::Image(ImageCommand::Import(args)) => image::import(&address, args).await,
         Command::Image(ImageCommand::Export(args)) => image::export(&address, args).await,

@@ -12,6 +12,25 @@ const LEAST_ID: usize = 3;
 const MOST_NAMES: usize = 8;
 /// As `get` prints pods with `-o name`, and kubectl.
 const TYPES: [&str; 3] = ["pod", "pods", "po"];
+/// Kinds that kubectl finds a pod of.
+const KINDS: [&str; 16] = [
+    "cronjob",
+    "daemonset",
+    "deploy",
+    "deployment",
+    "deployments",
+    "ds",
+    "job",
+    "jobs",
+    "node",
+    "replicaset",
+    "rs",
+    "service",
+    "services",
+    "statefulset",
+    "sts",
+    "svc",
+];
 /// By it a pod says which of its containers is meant where none is named, as for kubectl.
 const DEFAULT_CONTAINER: &str = "kubectl.kubernetes.io/default-container";
 
@@ -25,6 +44,9 @@ pub(super) fn pod<'p>(pods: &'p [Pod], namespace: &str, text: &str) -> Result<&'
     if let Some((first, second)) = text.split_once('/') {
         if let Some(pod) = exact(first, second) {
             return Ok(pod);
+        }
+        if KINDS.contains(&first) && !pods.iter().any(|pod| pod.namespace == first) {
+            return Err(format!("\"{text}\": pods are all there is here; name one of its pods"));
         }
         if !TYPES.contains(&first) {
             return Err(missing(pods, first, second));
@@ -196,6 +218,7 @@ mod tests {
             ("kube-system/dn", "there is no pod kube-system/dn; did you mean dns?"),
             ("", "there is no pod default/"),
             ("cd", "there is no pod default/cd"),
+            ("deploy/web", "\"deploy/web\": pods are all there is here; name one of its pods"),
         ] {
             assert_eq!(refused(text), told);
         }

@@ -1,5 +1,6 @@
 //! The command line. Every command has an example in its help.
 
+mod elsewhere;
 mod pods;
 mod sessions;
 #[cfg(test)]
@@ -7,14 +8,17 @@ mod tests;
 
 use std::path::PathBuf;
 
-use clap::error::{ContextKind, ContextValue};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::ArgValueCompleter;
 
 use super::client::Address;
 use super::complete;
+pub(super) use elsewhere::hinted;
 pub(super) use pods::*;
 pub(super) use sessions::*;
+
+/// Above the options that every command has.
+const GLOBAL: &str = "Options of every command";
 
 /// The namespace of a pod that names none.
 pub(super) const DEFAULT_NAMESPACE: &str = "default";
@@ -25,26 +29,26 @@ pub(super) const DEFAULT_NAMESPACE: &str = "default";
     name = "halectl",
     version,
     max_term_width = 100,
+    arg_required_else_help = true,
     after_help = "Exit codes: 0; 1 a failure; 2 a command line that isn't understood; 3 a bad \
                   answer of wait or health; exec's and attach's own, 126 and 127 as a shell's.\n\
                   NO_COLOR=1 leaves out colours; on anything but a terminal there are none."
 )]
 pub(super) struct Options {
-    /// haled's socket: unix:///PATH, or a path.
-    #[arg(
-        long,
-        global = true,
-        env = "HALED_ADDRESS",
-        default_value = Address::DEFAULT,
-        value_name = "PATH"
-    )]
-    pub(super) socket: Address,
+    /// haled's socket: unix:///PATH, or a path. Not given: $HALED_ADDRESS, else
+    /// unix:///run/haled/haled.sock.
+    #[arg(long, global = true, value_name = "PATH", help_heading = GLOBAL)]
+    pub(super) socket: Option<Address>,
     /// The same, before the command.
     #[arg(long, hide = true, value_name = "PATH")]
     pub(super) address: Option<Address>,
     /// The pods' namespace; "default" where it isn't given.
-    #[arg(long, short, global = true, add = ArgValueCompleter::new(complete::namespaces))]
+    #[arg(long, short, global = true, help_heading = GLOBAL,
+        add = ArgValueCompleter::new(complete::namespaces))]
     pub(super) namespace: Option<String>,
+    /// Give up when the command has taken this long; what haled was asked for goes on.
+    #[arg(long, global = true, value_name = "TIME", help_heading = GLOBAL)]
+    pub(super) request_timeout: Option<Span>,
     #[command(subcommand)]
     pub(super) command: Command,
 }
@@ -115,11 +119,14 @@ pub(super) enum Command {
     /// List, pull, import and remove images.
     #[command(
         subcommand,
-        visible_alias = "images",
+        arg_required_else_help = true,
         after_help = "Examples:\n  halectl image pull docker.io/library/nginx:1\n  \
             skopeo copy docker://nginx:1 docker-archive:/dev/stdout | halectl image import -"
     )]
     Image(ImageCommand),
+    /// List images: the same as image ls.
+    #[command(after_help = "Example:\n  halectl images")]
+    Images(ListArgs),
     /// Say which fields of a manifest haled takes: their kind, default, range, and what they do.
     #[command(after_help = "Examples:\n  halectl explain probe\n  \
         halectl explain pod.spec.volumes.emptyDir\n  halectl explain pod --recursive")]
@@ -145,37 +152,6 @@ pub(super) enum Command {
     },
 }
 
-/// Commands of kubectl, podman, docker, nerdctl and crictl, and what does the same here.
-const ELSEWHERE: [(&str, &str); 16] = [
-    ("cat", "logs"),
-    ("create", "apply"),
-    ("import", "image import"),
-    ("inspect", "image inspect"),
-    ("inspecti", "image inspect"),
-    ("inspectp", "describe pods"),
-    ("kube", "apply"),
-    ("load", "image import"),
-    ("play", "apply"),
-    ("pods", "get pods"),
-    ("ps", "get pods"),
-    ("pull", "image pull"),
-    ("rmi", "image rm"),
-    ("rmp", "delete pods"),
-    ("save", "image export"),
-    ("stats", "top"),
-];
-
-/// A mistake of the command line; one that is a command elsewhere says what it is here.
-pub(super) fn hinted(mut error: clap::Error) -> clap::Error {
-    if let Some(ContextValue::String(typed)) = error.get(ContextKind::InvalidSubcommand)
-        && let Some((_, here)) = ELSEWHERE.iter().find(|(elsewhere, _)| elsewhere == typed)
-    {
-        let here = ContextValue::Strings(vec![(*here).to_owned()]);
-        error.insert(ContextKind::SuggestedSubcommand, here);
-    }
-    error
-}
-
 #[derive(Debug, Args)]
 pub(super) struct TopArgs {
     /// Print a table of these, once. Not given, and on a terminal: the screen.
@@ -193,6 +169,9 @@ pub(super) enum TopKind {
 
 #[derive(Debug, Args)]
 pub(super) struct VersionArgs {
+    /// Only halectl's own; haled isn't asked.
+    #[arg(long)]
+    pub(super) client: bool,
     /// As an object.
     #[arg(long, short)]
     pub(super) output: Option<ObjectFormat>,
@@ -217,6 +196,7 @@ pub(super) struct ExplainArgs {
 
 #[derive(Debug, Args)]
 pub(super) struct CompletionArgs {
+    /// The shell that is to complete.
     #[arg(value_name = "SHELL")]
     pub(super) shell: Shell,
 }
@@ -230,6 +210,12 @@ pub(super) enum Shell {
 
 #[derive(Debug, Args)]
 pub(super) struct ListArgs {
+    /// Only these: a repository, with or without a tag, or an id.
+    #[arg(value_name = "IMAGE")]
+    pub(super) images: Vec<String>,
+    /// The table without its first line.
+    #[arg(long)]
+    pub(super) no_headers: bool,
     /// Only the ids.
     #[arg(long, short)]
     pub(super) quiet: bool,
@@ -262,6 +248,8 @@ pub(super) struct ImportArgs {
 
 #[derive(Debug, Args)]
 pub(super) struct PullArgs {
+    /// As docker has it: [REGISTRY/]REPOSITORY[:TAG][@DIGEST].
+    #[arg(value_name = "IMAGE")]
     pub(super) reference: String,
     /// In place of all files. Others on this machine can read it in the list of processes.
     #[arg(long, value_name = "USER:PASSWORD")]
@@ -276,7 +264,8 @@ pub(super) struct PullArgs {
 
 #[derive(Debug, Args)]
 pub(super) struct ExportArgs {
-    #[arg(required = true)]
+    /// The images, by reference or id.
+    #[arg(required = true, value_name = "IMAGE")]
     pub(super) images: Vec<String>,
     /// The archive's file; "-", or nothing, is standard output.
     #[arg(long, short, value_name = "FILE")]
@@ -288,7 +277,8 @@ pub(super) struct ExportArgs {
 
 #[derive(Debug, Args)]
 pub(super) struct RemoveArgs {
-    #[arg(required = true)]
+    /// The images, by reference or id: a tag alone goes, and with the last the image.
+    #[arg(required = true, value_name = "IMAGE")]
     pub(super) images: Vec<String>,
     /// Also what containers use; they go on with it.
     #[arg(long, short)]
@@ -307,7 +297,8 @@ pub(super) struct PruneArgs {
 
 #[derive(Debug, Args)]
 pub(super) struct InspectArgs {
-    #[arg(required = true)]
+    /// The images, by reference or id.
+    #[arg(required = true, value_name = "IMAGE")]
     pub(super) images: Vec<String>,
     /// How to print it.
     #[arg(long, short, default_value = "json")]
@@ -345,6 +336,8 @@ pub(super) enum ImageCommand {
         halectl image export app:v1 app:v2 | ssh other halectl image import -")]
     Export(ExportArgs),
     /// Remove images, by reference or id.
+    #[command(after_help = "Examples:\n  halectl image rm busybox:1.36\n  \
+        halectl image rm -f $(halectl image ls -q)")]
     Rm(RemoveArgs),
     /// Remove the images that nothing uses, and say what was freed.
     #[command(after_help = "Examples:\n  halectl image prune\n  halectl image prune --all")]

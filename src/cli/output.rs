@@ -1,6 +1,7 @@
 //! Writing to stdout and stderr, where a reader that has gone is nothing to make a noise about.
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal as _, Write};
+use std::process::ExitCode;
 
 use super::Failure;
 
@@ -25,6 +26,22 @@ pub(super) fn complain(message: &str) {
         // There is nowhere left to tell that stderr is closed.
         writeln!(out, "halectl: {line}").ok();
     }
+}
+
+/// A command line that isn't understood, in our name; or the help that was asked for.
+pub(super) fn refuse(error: &clap::Error) -> ExitCode {
+    if !error.use_stderr() {
+        error.exit();
+    }
+    let text = error.render();
+    let text = if colours(io::stderr().is_terminal()) {
+        text.ansi().to_string()
+    } else {
+        text.to_string()
+    };
+    // Nobody is left to be told that stderr is closed.
+    io::stderr().lock().write_all(text.replacen("error:", "halectl:", 1).as_bytes()).ok();
+    u8::try_from(error.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from)
 }
 
 /// Whether there are colours: on a terminal only, and not where NO_COLOR says so

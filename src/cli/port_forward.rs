@@ -158,7 +158,7 @@ async fn bind(addresses: &[Listen], port: u16) -> Result<Vec<TcpListener>, Failu
             }
             Listen::Address(address) => (std::slice::from_ref(address), true),
         };
-        let (mut bound, mut last) = (0, None);
+        let (mut bound, mut last, mut taken) = (0, None, false);
         for ip in all {
             // Of any free port, the first that was given is everyone's.
             let first = listeners.first().and_then(|first| first.local_addr().ok());
@@ -171,11 +171,17 @@ async fn bind(addresses: &[Listen], port: u16) -> Result<Vec<TcpListener>, Failu
                     bound += 1;
                     listeners.push(listener);
                 }
-                Err(error) => last = Some(cannot(chosen, &format!("{ip}: {error}"))),
+                Err(error) => {
+                    taken |= error.kind() == std::io::ErrorKind::AddrInUse;
+                    last = Some(cannot(chosen, &format!("{ip}: {error}")));
+                }
             }
         }
-        if let Some(failure) = last.filter(|_| needed || bound == 0) {
-            return Err(failure);
+        match last {
+            Some(failure) if needed || bound == 0 => return Err(failure),
+            // A taken port is someone else's there: who connects to it doesn't reach the pod.
+            Some(Failure::Message(why)) if taken => complain(&why),
+            _ => {}
         }
     }
     Ok(listeners)

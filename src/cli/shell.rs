@@ -40,7 +40,29 @@ pub(super) fn completion(shell: Shell) -> Outcome {
 
 /// `halectl man`.
 pub(super) fn man(dir: &Path) -> Outcome {
-    clap_mangen::generate_to(Options::command(), dir)
+    let mut command = Options::command();
+    command.build();
+    pages(&command, NAME, dir)
         .map_err(|error| Failure::Message(format!("cannot write to {}: {error}", dir.display())))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// A page for a command, and one for each below it.
+fn pages(command: &clap::Command, name: &str, dir: &Path) -> std::io::Result<()> {
+    let below: Vec<_> = command.get_subcommands().filter(|sub| !sub.is_hide_set()).collect();
+    let above = match name.rsplit_once('-') {
+        Some((above, _)) if command.get_name() != NAME => format!("{above}(1)"),
+        _ => "haled(8)".to_owned(),
+    };
+    let mut page = Vec::new();
+    clap_mangen::Man::new(command.clone()).title(name).render(&mut page)?;
+    // What it calls EXTRA is what all manuals call EXAMPLES.
+    let page = String::from_utf8_lossy(&page).replace(".SH EXTRA\n", ".SH EXAMPLES\n");
+    let ends = ".SH \"EXIT STATUS\"\n0; 1 for a failure; 2 for a command line that isn't understood; 3 where wait or \
+                health have a bad answer; exec's and attach's own, with 126 and 127 for what can't be run.\n";
+    std::fs::write(
+        dir.join(format!("{name}.1")),
+        format!("{page}{ends}.SH \"SEE ALSO\"\n{above}\n"),
+    )?;
+    below.into_iter().try_for_each(|sub| pages(sub, &format!("{name}-{}", sub.get_name()), dir))
 }

@@ -401,8 +401,9 @@ spec:
 #[test]
 fn a_manifests_own_probes_become_annotations() {
     let documents = annotate::annotated(DEPLOYMENT).unwrap();
-    assert_eq!(documents[0], DEPLOYMENT.split("---\n").next().unwrap());
-    let value: serde_json::Value = serde_saphyr::from_str(&documents[1]).unwrap();
+    let [(service, false), (deployment, true)] = &documents[..] else { panic!("{documents:?}") };
+    assert_eq!(service, DEPLOYMENT.split("---\n").next().unwrap());
+    let value: serde_json::Value = serde_saphyr::from_str(deployment).unwrap();
     let probe = value.pointer("/spec/template/metadata/annotations/liveness.haled~1app").unwrap();
     let probe: serde_json::Value = serde_json::from_str(probe.as_str().unwrap()).unwrap();
     let wanted =

@@ -17,8 +17,8 @@ const OWN: &str = env!("CARGO_PKG_VERSION");
 
 /// `halectl version`. Ours is printed even where haled can't be reached.
 pub(super) async fn version(address: &Address, args: VersionArgs) -> Outcome {
-    let asked = ask(address).await;
-    let answer = asked.as_ref().ok();
+    let asked = if args.client { None } else { Some(ask(address).await) };
+    let answer = asked.as_ref().and_then(|asked| asked.as_ref().ok());
     match args.output {
         None => print(text(answer))?,
         Some(format) => {
@@ -30,7 +30,7 @@ pub(super) async fn version(address: &Address, args: VersionArgs) -> Outcome {
             })?;
         }
     }
-    asked.map(|_| ExitCode::SUCCESS)
+    asked.transpose().map(|_| ExitCode::SUCCESS)
 }
 
 /// `halectl config`: comments, and then the settings as a file that could be haled's.

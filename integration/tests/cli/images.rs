@@ -103,9 +103,9 @@ async fn what_a_container_uses_is_removed_by_force_alone() {
     assert_eq!(wide.matches(id).count(), 3, "{wide}");
     let inspected: Value =
         serde_json::from_str(&well(&daemon, &["image", "inspect", "own:2"])).unwrap();
-    assert_eq!((&inspected["id"], &inspected["usedBy"]), (&own["id"], &own["usedBy"]));
-    assert_eq!(inspected["layers"].as_array().unwrap().len(), 1);
-    assert!(inspected["size"].as_u64().unwrap() > 0);
+    assert_eq!((&inspected[0]["id"], &inspected[0]["usedBy"]), (&own["id"], &own["usedBy"]));
+    assert_eq!(inspected[0]["layers"].as_array().unwrap().len(), 1);
+    assert!(inspected[0]["size"].as_u64().unwrap() > 0);
 
     // A name that isn't the last one goes, whoever uses the image.
     assert_eq!(
@@ -174,7 +174,7 @@ async fn prune_takes_what_nothing_uses_and_tells_what_that_freed() {
     let left = listed(&daemon);
     assert_eq!((left.len(), &left[0]["tags"]), (1, &json!([BUSYBOX])));
     let error = badly(&daemon, &["image", "rm", &old.id]);
-    assert!(error.contains("is not on this machine"), "{error}");
+    assert!(error.contains("is not on this node"), "{error}");
     assert_eq!(well(&daemon, &["image", "prune", "--all", "-q"]), "");
 }
 

@@ -1,6 +1,7 @@
 //! Sockets that lead to no haled.
 
 use std::io::Write as _;
+use std::os::unix::net::UnixListener;
 use std::process::Command;
 
 use super::{ended, halectl};
@@ -34,7 +35,7 @@ fn a_daemon_that_is_not_there_is_told_with_the_remedy() {
     std::fs::write(&socket, "").unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_halectl"));
     let output = command.args(["get", "pods", "--socket"]).arg(&socket).output().unwrap();
-    assert_eq!(ended(output).2, told("by --socket", "that is no socket"));
+    assert_eq!(ended(output).2, told("by --socket", "that is no socket").replace("; or", ";"));
     let below = socket.join("h.sock");
     let error = ended(halectl(&below, &["get", "pods"]).output().unwrap()).2;
     assert!(error.contains("a part of the path is no directory"), "{error}");
@@ -95,8 +96,55 @@ fn a_command_that_says_too_little_is_a_mistake_of_the_command_line() {
     for (arguments, told) in cases {
         let (code, out, error) = ended(halectl(socket, arguments).output().unwrap());
         assert_eq!((code, out.as_str()), (Some(2), ""), "{arguments:?}: {error}");
-        assert!(error.starts_with(&format!("error: {told}")), "{error}");
+        assert!(error.starts_with(&format!("halectl: {told}")), "{error}");
         let usage = if arguments.contains(&"-n") { arguments[2] } else { arguments[0] };
         assert!(error.contains(&format!("\nUsage: halectl {usage} ")), "{error}");
     }
+}
+
+#[test]
+fn what_listens_and_is_not_haled_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("mail.sock");
+    let listener = UnixListener::bind(&socket).unwrap();
+    std::thread::spawn(move || {
+        for caller in listener.incoming() {
+            // It may have gone by then.
+            caller.unwrap().write_all(b"220 mail.example ESMTP, and so on and so on\r\n").ok();
+        }
+    });
+    let (code, _, error) = ended(halectl(&socket, &["get", "pods"]).output().unwrap());
+    assert_eq!(code, Some(1));
+    assert!(error.contains("what listens ") && error.contains("is not haled"), "{error}");
+
+    // Nobody ever takes this call from the queue.
+    let socket = dir.path().join("mute.sock");
+    let _listener = UnixListener::bind(&socket).unwrap();
+    let (code, _, error) = ended(halectl(&socket, &["get", "pods"]).output().unwrap());
+    assert_eq!(code, Some(1));
+    assert!(error.contains("haled doesn't answer"), "{error}");
+    let limited = halectl(&socket, &["get", "pods", "--request-timeout", "100ms"]).output();
+    let (code, _, error) = ended(limited.unwrap());
+    assert_eq!((code, &*error), (Some(1), "halectl: not done within 100ms (--request-timeout)\n"));
+}
+
+#[test]
+fn an_empty_address_is_none_and_a_wrong_one_is_named() {
+    let of = |address: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_halectl"));
+        let output = command.env("HALED_ADDRESS", address).args(["config"]).output().unwrap();
+        ended(output)
+    };
+    assert!(of("").1.contains("/run/haled/haled.sock, the default"));
+    let (code, _, error) = of("tcp://127.0.0.1:1");
+    assert_eq!(code, Some(1));
+    assert!(error.starts_with("halectl: HALED_ADDRESS=tcp://127.0.0.1:1: only unix"), "{error}");
+}
+
+#[test]
+fn versions_of_halectl_alone_need_no_daemon() {
+    let socket = std::path::Path::new("/nonexistent/haled.sock");
+    let (code, out, error) = ended(halectl(socket, &["version", "--client"]).output().unwrap());
+    assert_eq!((code, error.as_str()), (Some(0), ""));
+    assert!(out.starts_with("halectl ") && out.lines().count() == 1, "{out}");
 }

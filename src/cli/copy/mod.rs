@@ -43,6 +43,12 @@ impl FromStr for Place {
             // A name begins with neither: so files with a colon can be named, too.
             Some(parts) if !text.starts_with(['/', '.']) => parts,
             _ if text.is_empty() => return Err("the path is missing".to_owned()),
+            _ if text == "-" => {
+                let instead = "halectl exec POD -- tar cf - PATH writes one";
+                return Err(format!(
+                    "a stream isn't copied: {instead}; ./- is a file of that name"
+                ));
+            }
             _ => return Ok(Self::Here(text.into())),
         };
         if pod.is_empty() || path.is_empty() {

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 
-use super::pull::bar;
+use super::pull::{bar, counts};
 use crate::cli::client::{self, Address};
 use crate::cli::options::ExportArgs;
 use crate::cli::{Failure, Outcome};
@@ -21,6 +21,7 @@ pub(in crate::cli) async fn export(address: &Address, args: ExportArgs) -> Outco
     let mut chunks = client.export(ExportImagesRequest { images }).await?.into_inner();
     let mut target = Target::open(output.as_deref())?;
     let bar = bar(quiet || !io::stderr().is_terminal());
+    counts(&bar);
     bar.set_message("exporting");
     loop {
         match chunks.message().await {

@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::pull::{bar, told};
+use super::pull::{bar, counts, told};
 use crate::cli::client::{self, Address};
 use crate::cli::options::ImportArgs;
 use crate::cli::output::{complain, line, print};
@@ -32,6 +32,7 @@ pub(in crate::cli) async fn import(address: &Address, args: ImportArgs) -> Outco
     let source = Source::open(&source).map_err(unreadable)?;
     let client = client::own_images(address).await?;
     let bar = bar(quiet || !io::stderr().is_terminal());
+    counts(&bar);
     bar.set_message("sending");
     if let Some(size) = source.size() {
         bar.set_length(size);

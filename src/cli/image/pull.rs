@@ -9,7 +9,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use crate::cli::client::{self, Address};
 use crate::cli::credentials::{self, Sources};
 use crate::cli::options::PullArgs;
-use crate::cli::output::print;
+use crate::cli::output::{line, print};
 use crate::cli::{Failure, Outcome};
 use crate::proto::haled::pull_part::Stage;
 use crate::proto::haled::{PullImageProgress, PullImageRequest, PullPart};
@@ -19,9 +19,11 @@ pub(in crate::cli) async fn pull(address: &Address, args: PullArgs) -> Outcome {
     let credentials = credentials::find(&reference, &Sources { given: creds, authfile });
     let credentials = credentials.map_err(Failure::Message)?;
     let mut client = client::own_images(address).await?;
-    let request = PullImageRequest { reference, credentials };
-    let mut answers = client.pull(request).await?.into_inner();
     let bar = bar(quiet || !std::io::stderr().is_terminal());
+    bar.set_message(format!("asking the registry for {}", line(&reference)));
+    let request = PullImageRequest { reference, credentials };
+    let answers = client.pull(request).await;
+    let mut answers = answers.inspect_err(|_| bar.finish_and_clear())?.into_inner();
     let mut id = String::new();
     let ended = loop {
         match answers.message().await {
@@ -47,16 +49,31 @@ pub(super) fn bar(hidden: bool) -> ProgressBar {
     if hidden {
         return ProgressBar::hidden();
     }
-    let style = "{msg} [{bar:30}] {decimal_bytes}/{decimal_total_bytes} {decimal_bytes_per_sec}";
-    let style = ProgressStyle::with_template(style).expect("a template that is well-formed");
-    let bar = ProgressBar::no_length().with_style(style.progress_chars("=> "));
+    // Until there is something to count.
+    let bar = ProgressBar::no_length().with_style(style("{spinner} {msg}"));
     // What came last is shown also when nothing comes any more, with the rate that is left.
     bar.enable_steady_tick(Duration::from_millis(200));
     bar
 }
 
+/// From now on the bar shows bytes.
+pub(super) fn counts(bar: &ProgressBar) {
+    bar.set_style(style(
+        "{msg} [{bar:30}] {decimal_bytes}/{decimal_total_bytes} {decimal_bytes_per_sec}",
+    ));
+}
+
+fn style(template: &str) -> ProgressStyle {
+    let style = ProgressStyle::with_template(template).expect("a template that is well-formed");
+    style.progress_chars("=> ").tick_chars("-\\|/ ")
+}
+
 fn show(bar: &ProgressBar, answer: &PullImageProgress) {
-    let (words, done, size) = told(&answer.parts, "asking the registry");
+    if answer.parts.is_empty() {
+        return;
+    }
+    let (words, done, size) = told(&answer.parts, "");
+    counts(bar);
     // Each of these may be the one that is drawn.
     bar.set_message(words);
     bar.set_length(size);

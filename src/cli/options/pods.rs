@@ -26,7 +26,11 @@ impl FromStr for Kind {
             None => (text, None),
         };
         if !["pods", "pod", "po"].contains(&kind) {
-            return Err("pods are all there is here: \"pods\", or \"pod NAME\"".to_owned());
+            return Err(match kind {
+                "image" | "images" => "images are listed by halectl image ls".to_owned(),
+                "event" | "events" | "ev" => "events are listed by halectl events".to_owned(),
+                _ => format!("pods are all there is here: pods, or pod {}", name.unwrap_or(kind)),
+            });
         }
         if name == Some("") {
             return Err("the name is missing".to_owned());

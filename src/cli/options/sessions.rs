@@ -30,13 +30,13 @@ pub(in crate::cli) struct LogsArgs {
     #[arg(long, short)]
     pub(in crate::cli) follow: bool,
     /// Only the last lines of each; -1 is all. With -l else 10.
-    #[arg(long, value_name = "LINES", allow_negative_numbers = true)]
+    #[arg(long, value_name = "LINES", allow_negative_numbers = true, value_parser = lines)]
     pub(in crate::cli) tail: Option<i64>,
     /// Only lines not older than this: 10m.
     #[arg(long, value_name = "TIME")]
     pub(in crate::cli) since: Option<Span>,
     /// Only lines since this moment: 2026-01-02T03:04:05Z.
-    #[arg(long, value_name = "RFC3339", conflicts_with = "since")]
+    #[arg(long, value_name = "RFC3339", conflicts_with = "since", value_parser = moment)]
     pub(in crate::cli) since_time: Option<jiff::Timestamp>,
     /// The log of the attempt before this one.
     #[arg(long, short, conflicts_with = "follow")]
@@ -47,6 +47,14 @@ pub(in crate::cli) struct LogsArgs {
     /// Each line with its pod and container, as by itself with several.
     #[arg(long)]
     pub(in crate::cli) prefix: bool,
+}
+
+fn moment(text: &str) -> Result<jiff::Timestamp, String> {
+    text.parse().map_err(|_| "a moment is wanted: 2026-01-02T03:04:05Z".to_owned())
+}
+
+fn lines(text: &str) -> Result<i64, String> {
+    text.parse().map_err(|_| "a number of lines is wanted, or -1 for all".to_owned())
 }
 
 /// A container of a pod.
@@ -73,8 +81,8 @@ pub(in crate::cli) struct ExecArgs {
     /// Kill the command after this many seconds; its output comes at the end, at most 7 MiB each.
     #[arg(long, value_name = "SECONDS", conflicts_with_all = ["stdin", "tty"])]
     pub(in crate::cli) timeout: Option<u32>,
-    /// The command and its arguments, after "--".
-    #[arg(last = true, required = true, value_name = "COMMAND")]
+    /// The command and its arguments. After "--" it may begin with a dash.
+    #[arg(trailing_var_arg = true, required = true, value_name = "COMMAND")]
     pub(in crate::cli) command: Vec<String>,
 }
 
