@@ -9,6 +9,10 @@ CARGO ?= cargo
 # What Cargo.toml says under rust-version.
 RUST_LEAST := $(shell sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
 
+# dev is built sooner, and is larger and slower.
+PROFILE ?= release
+BUILT := target/$(if $(filter dev,$(PROFILE)),debug,$(PROFILE))
+
 # To run pods, and to make an image without a registry.
 DEMO_PACKAGES := runc containernetworking-plugins iptables iproute2 busybox-static util-linux
 # The tests' registry, and what they look at the network with.
@@ -54,8 +58,8 @@ setup: toolchain ## install what the demo and the tests need, and say what is in
 	@integration/criu || echo 'note: there is no CRIU: the tests of checkpoints will say that they were left out'
 
 .PHONY: build
-build: toolchain ## build haled and halectl for use, into target/release
-	$(CARGO) build --release --bin haled --bin halectl
+build: toolchain ## build haled and halectl for use, into target/release (PROFILE=dev: faster, target/debug)
+	$(CARGO) build --profile $(PROFILE) --bin haled --bin halectl
 
 .PHONY: check
 check: toolchain ## formatting, lints, docs, arrows between rooms, unit tests
@@ -72,13 +76,15 @@ check: toolchain ## formatting, lints, docs, arrows between rooms, unit tests
 test: setup helpers ## unit and integration tests with the real kernel, runc, CNI and registry (root)
 	@CARGO='$(CARGO)' integration/test
 
+# With the build that is there soonest, and that the tests have, too.
 .PHONY: demo
-demo: setup-demo build helpers ## run a pod, see its liveness probe fail and the pod heal (FAST=1: shorter)
-	@FAST='$(FAST)' integration/demo
+demo: setup-demo helpers ## run a pod, see its liveness probe fail and the pod heal (FAST=1: shorter)
+	$(CARGO) build --bin haled --bin halectl
+	@FAST='$(FAST)' BIN=target/debug integration/demo
 
 .PHONY: conformance
-conformance: setup build helpers ## crictl's pod life and critest (needs the go command)
-	HALED=$(abspath target/release/haled) HALED_HELPERS=$(HALED_HELPER_DIR) integration/conformance/run
+conformance: setup build helpers ## crictl, a kubelet and critest (needs the go command)
+	HALED=$(abspath $(BUILT)/haled) HALED_HELPERS=$(HALED_HELPER_DIR) integration/conformance/run
 
 .PHONY: vm-test
 vm-test: setup helpers ## in a virtual machine: tests of cgroup v2, AppArmor, OOM, user namespaces (root)
@@ -90,7 +96,7 @@ vm-systemd: setup helpers ## in a virtual machine that systemd runs: its cgroup 
 
 .PHONY: conformance-vm
 conformance-vm: setup build helpers ## in a virtual machine: critest's specs of the same (root, the go command)
-	HALED=$(abspath target/release/haled) HALED_HELPERS=$(HALED_HELPER_DIR) integration/vm/conformance
+	HALED=$(abspath $(BUILT)/haled) HALED_HELPERS=$(HALED_HELPER_DIR) integration/vm/conformance
 
 .PHONY: fuzz-smoke
 fuzz-smoke: toolchain ## each fuzz target for a few seconds (fuzz/run: longer)

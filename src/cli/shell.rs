@@ -50,9 +50,10 @@ pub(super) fn man(dir: &Path) -> Outcome {
 /// A page for a command, and one for each below it.
 fn pages(command: &clap::Command, name: &str, dir: &Path) -> std::io::Result<()> {
     let below: Vec<_> = command.get_subcommands().filter(|sub| !sub.is_hide_set()).collect();
-    let above = match name.rsplit_once('-') {
-        Some((above, _)) if command.get_name() != NAME => format!("{above}(1)"),
-        _ => "haled(8)".to_owned(),
+    let page_of = |sub: &&clap::Command| format!("{name}-{}(1)", sub.get_name());
+    let others = match name.strip_suffix(&format!("-{}", command.get_name())) {
+        Some(above) => format!("{above}(1)"),
+        None => below.iter().map(page_of).collect::<Vec<_>>().join(", "),
     };
     let mut page = Vec::new();
     clap_mangen::Man::new(command.clone()).title(name).render(&mut page)?;
@@ -62,7 +63,7 @@ fn pages(command: &clap::Command, name: &str, dir: &Path) -> std::io::Result<()>
                 health have a bad answer; exec's and attach's own, with 126 and 127 for what can't be run.\n";
     std::fs::write(
         dir.join(format!("{name}.1")),
-        format!("{page}{ends}.SH \"SEE ALSO\"\n{above}\n"),
+        format!("{page}{ends}.SH \"SEE ALSO\"\n{others}\n"),
     )?;
     below.into_iter().try_for_each(|sub| pages(sub, &format!("{name}-{}", sub.get_name()), dir))
 }
