@@ -2,6 +2,7 @@
 //!
 //! No word of the domain comes here: no pod, container, image or probe.
 
+pub mod birthplace;
 #[cfg(feature = "daemon")]
 pub mod cgroup;
 #[cfg(feature = "daemon")]
