@@ -180,7 +180,7 @@ pub(super) struct Driver {
     pub(super) config: Arc<SandboxConfig>,
     pub(super) record: SandboxRecord,
     pub(super) policy: Option<Arc<Policy>>,
-    pub(super) runtime: Runtime,
+    pub(super) runtime: Arc<Runtime>,
     pub(super) monitor: Option<Monitor>,
     /// Oldest first.
     pub(super) containers: Vec<Container>,
@@ -245,6 +245,7 @@ impl Driver {
         let (sender, inbox) = mpsc::channel(INBOX);
         let dir = services.pods_dir.join(&parts.id);
         let config = Arc::new(parts.record.config.clone());
+        let runtime = Arc::new(parts.runtime);
         let cgroups = Cgroups::of(&services, &parts.id, &config);
         let containers = parts.containers.into_iter().map(|(id, record)| Container {
             place: Place::new(&id, &dir, &cgroups.within),
@@ -265,7 +266,7 @@ impl Driver {
             dir,
             config,
             policy: parts.record.policy.clone().map(Arc::new),
-            runtime: parts.runtime,
+            runtime: runtime.clone(),
             monitor: parts.monitor,
             waiting: HashMap::new(),
             histories: BTreeMap::new(),
@@ -282,13 +283,7 @@ impl Driver {
                 created_at: 0,
                 phase: Phase::Starting,
                 dir: PathBuf::new(),
-                runtime: Runtime {
-                    name: String::new(),
-                    path: PathBuf::new(),
-                    root: PathBuf::new(),
-                    keeper: PathBuf::new(),
-                    settings: crate::oci::RuntimeSettings::default(),
-                },
+                runtime,
                 containers: Vec::new(),
                 waiting: Vec::new(),
                 histories: BTreeMap::new(),
@@ -769,9 +764,10 @@ impl Driver {
         // What is still being created can't be used, so it isn't shown.
         let visible = self.containers.iter().filter(|c| !matches!(c.work, Work::Creating { .. }));
         let ends_all = self.ends_all();
+        let before = self.view.load();
         let containers = visible.map(|container| {
             let prober = container.prober.as_ref();
-            Arc::new(ContainerView {
+            let view = ContainerView {
                 id: container.id.clone(),
                 sandbox: self.id.clone(),
                 config: container.config.clone(),
@@ -791,7 +787,8 @@ impl Driver {
                 past: container.record.run_again && !ends_all,
                 place: container.place.clone(),
                 log_path: self.log_path(&container.config),
-            })
+            };
+            before.same_or_new(view)
         });
         let waiting = self.record.restarts.iter().filter_map(|(name, restarting)| {
             let at = restarting.next_start_at.filter(|_| self.waiting.contains_key(name))?;
@@ -819,7 +816,8 @@ impl Driver {
         let told = self.told.get_or_insert_with(|| Told::until(&view, &view.phase));
         for (kind, id) in told.changes(&view, self.deletion == Deletion::Done) {
             let at = nanos(SystemTime::now());
-            self.services.changes.tell(Change { at, kind, id, pod: view.clone() });
+            let change = Change { at, kind, id, pod: view.clone() };
+            self.services.changes.tell(change, Instant::now().into_std());
         }
     }
 
