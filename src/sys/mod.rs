@@ -16,6 +16,8 @@ pub mod idmap;
 #[cfg(feature = "daemon")]
 pub mod inherit;
 pub mod loopback;
+#[cfg(feature = "daemon")]
+pub mod memory;
 pub mod mount;
 #[cfg(feature = "daemon")]
 pub mod netns;
