@@ -29,21 +29,26 @@ use crate::pod::{Services, changes, events, orchestrator, recovery};
 use crate::status::traces::{self, Traces};
 use crate::store::{RootLock, Store};
 use crate::sys::userns::{IdMaps, Range};
-use crate::sys::{cgroup, idmap, systemd};
+use crate::sys::{cgroup, idmap, memory, systemd};
 use crate::{image, network, nri, oci, pod, status, stream};
 use reload::Reload;
 
 /// Threads that drive pods and answer calls; what blocks runs on others.
 const WORKERS: usize = 2;
+/// How long a thread for what blocks waits for more of it: each has used stack, and a new one
+/// costs less than what it is for.
+const THREAD_KEEP_ALIVE: Duration = Duration::from_secs(2);
 /// How long running calls may take to end after a signal to stop.
 const DRAIN: Duration = Duration::from_secs(5);
 
 /// Runs the daemon until SIGTERM or SIGINT. `settle` gives the settings, at start and again
 /// for SIGHUP.
 pub fn run(settle: impl Fn() -> Result<Config, String> + Send + 'static) -> Result<(), String> {
+    memory::share_one_heap();
     let config = settle()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKERS)
+        .thread_keep_alive(THREAD_KEEP_ALIVE)
         .enable_all()
         .build()
         .map_err(|error| format!("cannot start: {error}"))?;

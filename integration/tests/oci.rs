@@ -5,4 +5,4 @@ mod commands;
 mod confinement;
 mod exec;
 mod files;
-mod rig;
+pub(crate) mod rig;

@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::ffi::CString;
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::time::{Duration, Instant};
 
@@ -17,6 +17,7 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use super::complaint::complain;
 use super::sysctl::{self, Own};
 use super::wire::{Process, SandboxSpec};
+use crate::sys::birthplace::Birthplace;
 use crate::sys::{clone, fds, loopback, oom, process, wait};
 
 /// How long it may take until exec has succeeded.
@@ -42,6 +43,8 @@ pub(super) fn give(spec: &SandboxSpec) -> Result<Process, String> {
         pipe_with(PipeFlags::CLOEXEC).map_err(|error| format!("cannot make a pipe: {error}"))?;
     let (go, mapped) =
         pipe_with(PipeFlags::CLOEXEC).map_err(|error| format!("cannot make a pipe: {error}"))?;
+    let cgroup = spec.cgroup.as_ref().map(Birthplace::open).transpose();
+    let cgroup = cgroup.map_err(|error| error.to_string())?.flatten();
     let child = || {
         let complaint = match live(spec, &sysctls, &program, go) {
             Err(complaint) => complaint,
@@ -52,8 +55,10 @@ pub(super) fn give(spec: &SandboxSpec) -> Result<Process, String> {
         if told.is_ok() { 1 } else { 2 }
     };
     // The closure owns the writing end: here it is closed once the child has its copy.
-    let pid = clone::into(flags(spec), child)
-        .map_err(|error| format!("cannot make the sandbox's namespaces: {error}"))?;
+    let pid =
+        clone::into(flags(spec), cgroup.as_ref().map(File::as_fd), child).map_err(|error| {
+            format!("cannot make the sandbox's namespaces with pause in its cgroup: {error}")
+        })?;
     let born = map_users(spec, pid, mapped).and_then(|()| listen(reader, spec, pid));
     let born = born.and_then(|()| {
         let start_ticks = process::start_ticks(pid)
@@ -140,6 +145,11 @@ fn live(
     let null = null.map_err(|error| said("/dev/null", error))?;
     for standard in [unistd::dup2_stdin, unistd::dup2_stdout, unistd::dup2_stderr] {
         standard(&null).map_err(|error| said("dup2", error.into()))?;
+    }
+    // Late, as from here on it has the pod's weight, which may be little on a busy machine; and
+    // while it may write there.
+    if let Some(cgroup) = &spec.cgroup {
+        cgroup.enter().map_err(|error| error.to_string())?;
     }
     if spec.userns.is_some() {
         become_root(go).map_err(|error| said("cannot become root of the user namespace", error))?;

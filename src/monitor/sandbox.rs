@@ -24,7 +24,7 @@ pub(super) enum State {
     #[default]
     None,
     /// Pause holds the namespaces.
-    Running { spec: SandboxSpec, pause: Process },
+    Running { spec: Box<SandboxSpec>, pause: Process },
     /// Pause was told to end.
     Ending { pause: Process, kill_at: Instant, killed: bool },
     /// Pause is gone.
@@ -46,7 +46,7 @@ impl Sandbox {
     pub(super) fn make(&mut self, spec: SandboxSpec) -> Result<Process, String> {
         match &self.state {
             State::None => {}
-            State::Running { spec: there, pause } if *there == spec => return Ok(*pause),
+            State::Running { spec: there, pause } if **there == spec => return Ok(*pause),
             State::Running { .. } => {
                 return Err("the sandbox is there already, made to another specification".into());
             }
@@ -63,7 +63,7 @@ impl Sandbox {
             birth::bury(pause.pid);
             return Err(error);
         }
-        self.state = State::Running { spec, pause };
+        self.state = State::Running { spec: Box::new(spec), pause };
         Ok(pause)
     }
 

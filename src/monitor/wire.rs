@@ -10,6 +10,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::sys::birthplace::Birthplace;
 use crate::sys::userns::IdMaps;
 
 /// The version this build speaks.
@@ -118,6 +119,9 @@ pub struct SandboxSpec {
     /// A new user namespace with these ids, which owns the other new ones; else the host's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub userns: Option<IdMaps>,
+    /// The cgroup that pause is born into; `None`: the monitor's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cgroup: Option<Birthplace>,
     /// The SELinux label that pause is executed with; empty: as the policy has it.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub label: String,
@@ -342,6 +346,7 @@ mod tests {
             sysctls: vec![("net.ipv4.ip_forward".into(), "1".into())],
             oom_score_adj: -998,
             userns: None,
+            cgroup: None,
             label: String::new(),
             pins: "/x/ns".into(),
         };
@@ -350,6 +355,7 @@ mod tests {
         golden(
             &request(Ask::Sandbox(SandboxSpec {
                 userns: Some(own),
+                cgroup: Some(Birthplace { unified: Some("/u/c".into()), v1: vec!["/m/c".into()] }),
                 label: "u:r:t:s0".into(),
                 ..SandboxSpec::default()
             })),
@@ -357,7 +363,8 @@ mod tests {
                 r#"{"id":7,"body":{"sandbox":{"pause":"","network":false,"ipc":false,"#,
                 r#""uts":false,"pid":false,"hostname":"","sysctls":[],"oom_score_adj":0,"#,
                 r#""userns":{"uids":[{"inside":0,"outside":65536,"count":10}],"#,
-                r#""gids":[{"inside":0,"outside":65536,"count":10}]},"label":"u:r:t:s0","pins":""}}}"#
+                r#""gids":[{"inside":0,"outside":65536,"count":10}]},"#,
+                r#""cgroup":{"unified":"/u/c","v1":["/m/c"]},"label":"u:r:t:s0","pins":""}}}"#
             ),
         );
         golden(

@@ -15,6 +15,7 @@
 use super::config::SandboxConfig;
 use super::{Error, Services};
 use crate::id::SandboxId;
+use crate::sys::birthplace::Birthplace;
 use crate::sys::cgroup;
 use crate::sys::systemd::{self, Scope, Slice};
 
@@ -109,15 +110,22 @@ impl Cgroups {
         self.scope.is_some()
     }
 
-    /// Makes them, with pause in its own. Blocks.
-    pub(super) fn make(&self, pause: i32) -> Result<(), Error> {
-        let of = |doing: &'static str| Error::io(doing, self.pause.as_ref());
-        if let Some(scope) = &self.scope {
-            scope.start(pause).map_err(of("cannot make cgroup"))?;
-            return cgroup::descend(&self.pause, pause).map_err(of("cannot put pause into cgroup"));
+    /// Makes pause's, and gives what pause is to be born into. `None`: systemd makes a scope
+    /// only of a process that is there ([`Cgroups::take_in`]). Blocks.
+    pub(super) fn make(&self) -> Result<Option<Birthplace>, Error> {
+        if self.scope.is_some() {
+            return Ok(None);
         }
-        cgroup::create(&self.pause).map_err(of("cannot make cgroup"))?;
-        cgroup::join(&self.pause, pause).map_err(of("cannot put pause into cgroup"))
+        let made = cgroup::create(&self.pause).and_then(|()| cgroup::birthplace(&self.pause));
+        made.map(Some).map_err(Error::io("cannot make cgroup", self.pause.as_ref()))
+    }
+
+    /// Makes those that [`Cgroups::make`] couldn't, with pause in its own. Blocks.
+    pub(super) fn take_in(&self, pause: i32) -> Result<(), Error> {
+        let Some(scope) = &self.scope else { return Ok(()) };
+        let of = |doing: &'static str| Error::io(doing, self.pause.as_ref());
+        scope.start(pause).map_err(of("cannot make cgroup"))?;
+        cgroup::descend(&self.pause, pause).map_err(of("cannot put pause into cgroup"))
     }
 
     /// Kills what is in pause's. Blocks.

@@ -74,9 +74,14 @@ impl Changes {
         Self { started, inner: Arc::new(Mutex::new(inner)) }
     }
 
-    pub(super) fn tell(&self, change: Change) {
+    pub(super) fn tell(&self, change: Change, now: Instant) {
         let mut inner = self.lock();
         if !inner.listened {
+            if self.is_late(now) {
+                // Nobody will be told of it.
+                inner.missed = VecDeque::new();
+                return;
+            }
             if inner.missed.len() == KEPT {
                 inner.missed.pop_front();
             }
@@ -93,7 +98,7 @@ impl Changes {
         let mut inner = self.lock();
         let coming = inner.told.as_ref()?.subscribe();
         inner.listened = true;
-        if now.saturating_duration_since(self.started) > CATCH_UP {
+        if self.is_late(now) {
             inner.missed = VecDeque::new();
         }
         Some((inner.missed.iter().cloned().collect(), coming))
@@ -102,6 +107,10 @@ impl Changes {
     /// Ends every listener: the daemon ends.
     pub fn close(&self) {
         self.lock().told = None;
+    }
+
+    fn is_late(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.started) > CATCH_UP
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {

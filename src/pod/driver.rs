@@ -46,7 +46,7 @@ pub(super) struct Driver {
     pub(super) config: Arc<SandboxConfig>,
     pub(super) record: SandboxRecord,
     pub(super) policy: Option<Arc<Policy>>,
-    pub(super) runtime: Runtime,
+    pub(super) runtime: Arc<Runtime>,
     pub(super) monitor: Option<Monitor>,
     /// Oldest first.
     pub(super) containers: Vec<Container>,
@@ -95,7 +95,8 @@ impl Driver {
             let place = Place::new(&id, &dir, &cgroups.within);
             Container::new(id, place, record, Work::None)
         });
-        let first = PodView::first(&parts.id, &parts.record, &dir, &parts.runtime);
+        let runtime = Arc::new(parts.runtime);
+        let first = PodView::first(&parts.id, &parts.record, &dir, &runtime);
         let mut driver = Self {
             containers: containers.collect(),
             services,
@@ -103,7 +104,7 @@ impl Driver {
             dir,
             config,
             policy: parts.record.policy.clone().map(Arc::new),
-            runtime: parts.runtime,
+            runtime,
             monitor: parts.monitor,
             waiting: HashMap::new(),
             histories: BTreeMap::new(),

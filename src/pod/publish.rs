@@ -19,9 +19,10 @@ impl Driver {
         // What is still being created can't be used, so it isn't shown.
         let visible = self.containers.iter().filter(|c| !matches!(c.work, Work::Creating { .. }));
         let ends_all = self.ends_all();
+        let before = self.view.load();
         let containers = visible.map(|container| {
             let prober = container.prober.as_ref();
-            Arc::new(ContainerView {
+            let view = ContainerView {
                 id: container.id.clone(),
                 sandbox: self.id.clone(),
                 config: container.config.clone(),
@@ -41,7 +42,8 @@ impl Driver {
                 past: container.record.run_again && !ends_all,
                 place: container.place.clone(),
                 log_path: self.log_path(&container.config),
-            })
+            };
+            before.same_or_new(view)
         });
         let waiting = self.record.restarts.iter().filter_map(|(name, restarting)| {
             let at = restarting.next_start_at.filter(|_| self.waiting.contains_key(name))?;
@@ -69,7 +71,8 @@ impl Driver {
         let told = self.told.get_or_insert_with(|| Told::until(&view, &view.phase));
         for (kind, id) in told.changes(&view, self.course.deletion == Deletion::Done) {
             let at = nanos(SystemTime::now());
-            self.services.changes.tell(Change { at, kind, id, pod: view.clone() });
+            let change = Change { at, kind, id, pod: view.clone() };
+            self.services.changes.tell(change, Instant::now().into_std());
         }
     }
 }

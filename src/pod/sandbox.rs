@@ -18,6 +18,7 @@ use crate::monitor::client::{Monitor, Notice};
 use crate::monitor::wire::{Process, SandboxSpec};
 use crate::network::{Attached, Attachment};
 use crate::oci::model::{PidMode, Sharing};
+use crate::sys::birthplace::Birthplace;
 use crate::sys::mount;
 use crate::sys::userns::IdMaps;
 
@@ -42,15 +43,20 @@ pub(super) async fn start(
     notices: mpsc::Sender<Notice>,
 ) -> Result<Up, Error> {
     let dir = services.pods_dir.join(id);
-    {
+    let cgroup = {
         let (dir, config) = (dir.clone(), config.clone());
-        blocking(move || directories(&dir, &config)).await?;
-    }
+        let cgroups = Cgroups::of(services, id, &config);
+        blocking(move || {
+            directories(&dir, &config)?;
+            cgroups.make()
+        })
+        .await?
+    };
     let of_monitor = |source| Error::Monitor { id: id.clone(), source };
     let spawned = Monitor::spawn(services.monitor.clone(), dir.clone(), notices);
     let spawned = meter::timed(System::Monitor, "haled-monitor", "spawn", spawned).await;
     let monitor = spawned.map_err(of_monitor)?;
-    match furnish(services, id, config, &monitor).await {
+    match furnish(services, id, config, cgroup, &monitor).await {
         Ok((pause, network)) => Ok(Up { monitor, pause, network }),
         Err(error) => {
             // The namespaces stay pinned, for CNI DEL.
@@ -62,11 +68,12 @@ pub(super) async fn start(
     }
 }
 
-/// Pause, the pod's cgroups and the network, beside a monitor that is there.
+/// Pause in its cgroup and the network, beside a monitor that is there.
 async fn furnish(
     services: &Services,
     id: &SandboxId,
     config: &SandboxConfig,
+    cgroup: Option<Birthplace>,
     monitor: &Monitor,
 ) -> Result<(Process, Option<Attached>), Error> {
     let dir = services.pods_dir.join(id);
@@ -83,13 +90,14 @@ async fn furnish(
             sysctls: config.sysctls.clone().into_iter().collect(),
             oom_score_adj: PAUSE_OOM_SCORE_ADJ,
             userns: config.userns.clone(),
+            cgroup,
             label,
             pins: dir.join("pins"),
         })
         .await
         .map_err(|source| Error::Monitor { id: id.clone(), source })?;
     let (cgroups, pid) = (Cgroups::of(services, id, config), pause.pid);
-    blocking(move || cgroups.make(pid)).await?;
+    blocking(move || cgroups.take_in(pid)).await?;
     if config.network == Sharing::Node {
         return Ok((pause, None));
     }
@@ -242,7 +250,9 @@ fn host_name() -> String {
     nix::unistd::gethostname().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
 }
 
-async fn blocking(work: impl FnOnce() -> Result<(), Error> + Send + 'static) -> Result<(), Error> {
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
     let span = tracing::Span::current();
     tokio::task::spawn_blocking(move || span.in_scope(work)).await.unwrap_or_else(|panic| {
         Err(Error::Invalid(format!("a step on the sandbox failed: {panic}")))

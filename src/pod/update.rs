@@ -66,7 +66,7 @@ impl Driver {
                     }
                 };
                 let resources = old.updated(&change);
-                update(running.as_ref(), &place, old, resources.clone())
+                update(running.as_deref(), &place, old, resources.clone())
                     .await
                     .map_err(of_container)?;
                 Ok((Changed { resources, asked }, told))

@@ -33,7 +33,7 @@ pub struct PodView {
     /// Its run directory.
     pub dir: PathBuf,
     /// Of its containers.
-    pub runtime: Runtime,
+    pub runtime: Arc<Runtime>,
     /// Oldest first.
     pub containers: Vec<Arc<ContainerView>>,
     /// Container names that wait for their next start, with the nanoseconds since the epoch
@@ -49,7 +49,7 @@ impl PodView {
         id: &SandboxId,
         record: &SandboxRecord,
         dir: &Path,
-        runtime: &Runtime,
+        runtime: &Arc<Runtime>,
     ) -> Self {
         Self {
             id: id.clone(),
@@ -68,7 +68,7 @@ impl PodView {
 }
 
 /// A container at one moment.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct ContainerView {
     /// Itself.
     pub id: ContainerId,
@@ -124,6 +124,13 @@ impl PodView {
     /// A container by id.
     pub fn container(&self, id: &ContainerId) -> Option<&Arc<ContainerView>> {
         self.containers.iter().find(|container| container.id == *id)
+    }
+
+    /// For the next picture: this one's where nothing of the container has changed. Pictures
+    /// outlive each other, in listeners' queues and with those who look.
+    pub(super) fn same_or_new(&self, container: ContainerView) -> Arc<ContainerView> {
+        let same = self.container(&container.id).filter(|same| ***same == container);
+        same.cloned().unwrap_or_else(|| Arc::new(container))
     }
 
     /// The newest attempt of a container name; none where the pod begins anew.

@@ -5,7 +5,8 @@
 
 use std::collections::HashMap;
 
-use super::{bounded, file, parse};
+use super::files::{self, Files};
+use super::parse;
 use crate::sys::cgroup::{self, Version};
 
 /// v1 writes "no limit" as the largest number of whole pages.
@@ -131,7 +132,10 @@ pub struct Limits {
 
 /// Reads a cgroup. One that is gone has nothing.
 pub fn read(path: &str) -> Detail {
-    let of = |controller: &'static str| move |name: &str| file(path, controller, name).ok();
+    let of = |controller| {
+        let files = Files::of(controller, path);
+        move |name: &str| files.as_ref().ok()?.text(name).ok()
+    };
     let version = cgroup::version();
     Detail {
         cpu: match version {
@@ -170,7 +174,7 @@ impl DiskNames {
     /// This machine's, at this moment.
     pub fn read() -> Self {
         // Without it devices are told by their numbers.
-        let text = bounded("/proc/partitions".as_ref()).unwrap_or_default();
+        let text = files::text("/proc/partitions".as_ref()).unwrap_or_default();
         Self(text.lines().filter_map(partition).collect())
     }
 
@@ -316,8 +320,10 @@ fn entry(disks: &mut Vec<Disk>, (major, minor): (u32, u32)) -> Option<&mut Disk>
 /// On a hybrid machine the controller may be on either side.
 fn hugepages(path: &str) -> Vec<Hugepages> {
     let directory = cgroup::directory("hugetlb", path).or_else(|| cgroup::unified_directory(path));
-    let Some(directory) = directory else { return Vec::new() };
-    let read = |name: String| number(bounded(&directory.join(name)).ok());
+    let Some(Ok(files)) = directory.map(|directory| Files::within(&directory)) else {
+        return Vec::new();
+    };
+    let read = |name: String| files.number(&name);
     let of = |size: String| {
         let usage = read(format!("hugetlb.{size}.usage_in_bytes"))
             .or_else(|| read(format!("hugetlb.{size}.current")))?;

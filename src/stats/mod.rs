@@ -5,6 +5,7 @@
 //! remember anything.
 
 pub mod detail;
+mod files;
 mod lately;
 pub mod network;
 mod parse;
@@ -13,16 +14,13 @@ pub mod processes;
 mod rates;
 
 use std::io;
-use std::path::Path;
 
+use files::Files;
 pub use lately::Lately;
 pub use pressure::{Pressure, Stall};
 pub use rates::{PERIOD, Rates};
 
 use crate::sys::cgroup::{self, Version};
-
-/// The longest file that is read, in bytes: memory.stat has about 2 KiB.
-const MAX_FILE: u64 = 64 * 1024;
 
 /// A reading of one cgroup: what the CRI's statistics tell.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -76,35 +74,38 @@ pub fn read(path: &str) -> io::Result<Reading> {
 /// Nanoseconds of CPU time since the cgroup was made. One that is gone is `NotFound`.
 pub fn cpu_nanos(path: &str) -> io::Result<u64> {
     Ok(match cgroup::version() {
-        Version::V1 => parse::number(&file(path, "cpuacct", "cpuacct.usage")?).unwrap_or(0),
-        Version::V2 => parse::cpu_v2(&file(path, "cpu", "cpu.stat")?),
+        Version::V1 => Files::of("cpuacct", path)?.number("cpuacct.usage").unwrap_or(0),
+        Version::V2 => parse::cpu_v2(&Files::of("cpu", path)?.text("cpu.stat")?),
     })
 }
 
 fn memory(path: &str) -> io::Result<Memory> {
-    let file = |name| file(path, "memory", name);
-    let number = |name| file(name).ok().as_deref().and_then(parse::number);
-    let stat = file("memory.stat")?;
+    let files = Files::of("memory", path)?;
+    let stat = files.text("memory.stat")?;
     Ok(match cgroup::version() {
         Version::V1 => {
             let limits = parse::Limits {
-                memory: number("memory.limit_in_bytes"),
-                with_swap: number("memory.memsw.limit_in_bytes"),
+                memory: files.number("memory.limit_in_bytes"),
+                with_swap: files.number("memory.memsw.limit_in_bytes"),
             };
-            parse::memory_v1(&stat, number("memory.usage_in_bytes").unwrap_or(0), limits)
+            parse::memory_v1(&stat, files.number("memory.usage_in_bytes").unwrap_or(0), limits)
         }
         Version::V2 => {
-            let limit = number("memory.max");
-            let memory = parse::memory_v2(&stat, number("memory.current").unwrap_or(0), limit);
-            parse::with_swap(memory, number("memory.swap.current"), number("memory.swap.max"))
+            let usage = files.number("memory.current").unwrap_or(0);
+            let memory = parse::memory_v2(&stat, usage, files.number("memory.max"));
+            let swap = files.number("memory.swap.current");
+            parse::with_swap(memory, swap, files.number("memory.swap.max"))
         }
     })
 }
 
 /// Every controller's pressure file lies in the unified hierarchy, on hybrid machines too.
 fn pressures(path: &str) -> Pressures {
-    let Some(directory) = cgroup::unified_directory(path) else { return Pressures::default() };
-    let read = |name| pressure::parse(&bounded(&directory.join(name)).ok()?);
+    let directory = cgroup::unified_directory(path);
+    let Some(files) = directory.and_then(|directory| Files::within(&directory).ok()) else {
+        return Pressures::default();
+    };
+    let read = |name| pressure::parse(&files.text(name).ok()?);
     Pressures {
         cpu: read("cpu.pressure"),
         memory: read("memory.pressure"),
@@ -115,16 +116,4 @@ fn pressures(path: &str) -> Pressures {
 /// How many processes are in a cgroup and below it.
 pub fn process_count(path: &str) -> io::Result<u64> {
     Ok(cgroup::processes_counted(path)?.len() as u64)
-}
-
-fn file(path: &str, controller: &str, name: &str) -> io::Result<String> {
-    let directory = cgroup::directory(controller, path);
-    bounded(&directory.ok_or(io::ErrorKind::NotFound)?.join(name))
-}
-
-fn bounded(path: &Path) -> io::Result<String> {
-    use io::Read as _;
-    let mut text = String::new();
-    std::fs::File::open(path)?.take(MAX_FILE).read_to_string(&mut text)?;
-    Ok(text)
 }

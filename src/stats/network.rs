@@ -4,6 +4,8 @@
 use std::io;
 use std::path::Path;
 
+use super::files;
+
 /// Interfaces told of, at most; more are left out.
 const MAX_INTERFACES: usize = 1024;
 
@@ -44,9 +46,9 @@ pub struct Traffic {
 /// Of the namespace that a process is in. One that is gone is `NotFound`.
 pub fn read(pid: i32) -> io::Result<Network> {
     let net = Path::new("/proc").join(pid.to_string()).join("net");
-    let interfaces = parse(&super::bounded(&net.join("dev"))?);
+    let interfaces = parse(&files::text(&net.join("dev"))?);
     // No IPv4, no such file.
-    let routes = super::bounded(&net.join("route")).unwrap_or_default();
+    let routes = files::text(&net.join("route")).unwrap_or_default();
     let default = default_of(&interfaces, &routes);
     Ok(Network { interfaces, default })
 }

@@ -16,6 +16,17 @@ pub(super) fn line(text: &str, key: &str) -> u64 {
     text.lines().find_map(value).unwrap_or(0)
 }
 
+/// The values of several such lines, found in one pass.
+fn lines<const N: usize>(text: &str, keys: [&str; N]) -> [Option<u64>; N] {
+    let mut values = [None; N];
+    for (key, value) in text.lines().filter_map(|line| line.split_once(' ')) {
+        if let Some(at) = keys.iter().position(|wanted| *wanted == key) {
+            values[at] = number(value);
+        }
+    }
+    values
+}
+
 /// cpu.stat of v2, in nanoseconds.
 pub(super) fn cpu_v2(stat: &str) -> u64 {
     line(stat, "usage_usec").saturating_mul(1000)
@@ -31,15 +42,10 @@ pub(super) struct Limits {
 }
 
 pub(super) fn memory_v1(stat: &str, usage: u64, limits: Limits) -> Memory {
-    let memory = Memory {
-        usage_bytes: usage,
-        working_set_bytes: usage.saturating_sub(line(stat, "total_inactive_file")),
-        rss_bytes: line(stat, "total_rss"),
-        page_faults: line(stat, "total_pgfault"),
-        major_page_faults: line(stat, "total_pgmajfault"),
-        ..Memory::default()
-    };
-    let swap = stat.contains("total_swap ").then(|| line(stat, "total_swap"));
+    let keys =
+        ["total_inactive_file", "total_rss", "total_pgfault", "total_pgmajfault", "total_swap"];
+    let [inactive, rss, faults, major_faults, swap] = lines(stat, keys);
+    let memory = of_stat(usage, [inactive, rss, faults, major_faults]);
     let limited = |limit: Option<u64>| limit.filter(|limit| *limit < NO_LIMIT);
     // What is left for swap alone, as runtimes set the two limits.
     let swap_limit = match (limited(limits.memory), limited(limits.with_swap)) {
@@ -50,15 +56,21 @@ pub(super) fn memory_v1(stat: &str, usage: u64, limits: Limits) -> Memory {
 }
 
 pub(super) fn memory_v2(stat: &str, usage: u64, limit: Option<u64>) -> Memory {
-    let memory = Memory {
+    let values = lines(stat, ["inactive_file", "anon", "pgfault", "pgmajfault"]);
+    with_limit(of_stat(usage, values), limit)
+}
+
+/// `stat`: inactive file cache, anonymous memory, page faults, major ones.
+fn of_stat(usage: u64, stat: [Option<u64>; 4]) -> Memory {
+    let [inactive, rss, faults, major_faults] = stat.map(Option::unwrap_or_default);
+    Memory {
         usage_bytes: usage,
-        working_set_bytes: usage.saturating_sub(line(stat, "inactive_file")),
-        rss_bytes: line(stat, "anon"),
-        page_faults: line(stat, "pgfault"),
-        major_page_faults: line(stat, "pgmajfault"),
+        working_set_bytes: usage.saturating_sub(inactive),
+        rss_bytes: rss,
+        page_faults: faults,
+        major_page_faults: major_faults,
         ..Memory::default()
-    };
-    with_limit(memory, limit)
+    }
 }
 
 fn with_limit(memory: Memory, limit: Option<u64>) -> Memory {

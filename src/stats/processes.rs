@@ -3,7 +3,7 @@
 use std::io;
 use std::path::Path;
 
-use super::bounded;
+use super::files;
 use crate::sys::cgroup;
 
 /// Processes looked at, at most: what the others hold isn't counted.
@@ -53,7 +53,7 @@ fn is_socket(target: &Path) -> bool {
 /// How many files a process may have open, by its soft limit (getrlimit(2)). `u64::MAX`:
 /// unlimited; `None`: the process is gone.
 pub fn open_files_limit(pid: i32) -> Option<u64> {
-    soft_open_files(&bounded(format!("/proc/{pid}/limits").as_ref()).ok()?)
+    soft_open_files(&files::text(format!("/proc/{pid}/limits").as_ref()).ok()?)
 }
 
 fn soft_open_files(limits: &str) -> Option<u64> {

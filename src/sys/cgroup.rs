@@ -21,6 +21,8 @@ pub use freezer::thaw;
 use hierarchies::{Hierarchies, hierarchies};
 pub use limits::Limits;
 
+use super::birthplace::Birthplace;
+
 /// Cgroups walked below one; more is taken for an attack or a loop, and an error.
 const MAX_CGROUPS: usize = 65_536;
 /// Bytes read of one `cgroup.procs`: four million processes of eight bytes.
@@ -264,6 +266,15 @@ pub fn join(path: &str, pid: i32) -> io::Result<()> {
             .map_err(|error| about(&format!("write {pid} to"), &procs, &error))?;
     }
     Ok(())
+}
+
+/// What a process is born into to be in it from the first.
+pub fn birthplace(path: &str) -> io::Result<Birthplace> {
+    let (found, relative) = (hierarchies()?, relative(path)?);
+    Ok(Birthplace {
+        unified: found.unified.as_ref().map(|mount| mount.join(relative)),
+        v1: found.v1.iter().map(|each| each.mount.join(relative)).collect(),
+    })
 }
 
 /// The processes in it and below it. Not there: none.

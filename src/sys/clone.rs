@@ -1,29 +1,47 @@
-//! Children: in new namespaces by clone(2), or a program by fork and exec.
+//! Children: in new namespaces by clone3(2), or a program by fork and exec.
 //!
 //! A process that blocks signals to read them from a descriptor must not pass that on, so
 //! both kinds of child can be given the ordinary signal state.
 #![allow(unsafe_code)]
 
 use std::io;
+use std::os::fd::{AsRawFd as _, BorrowedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command};
 
 use nix::sched::CloneFlags;
 use nix::sys::signal::SigSet;
 
+/// clone3's flag that the number in libc, which is an `int`, has no room for.
+const CLONE_INTO_CGROUP: u64 = 1 << 33;
+
 /// Starts a child in new namespaces that runs `run`, as fork(2) would, and gives its number.
-/// The child ends with what `run` returns.
+/// The child ends with what `run` returns. `cgroup`: the directory of the cgroup of v2 that it
+/// is born into; `None`: its parent's.
 ///
 /// Refused when this process has more than one thread: the child would have the locks of
 /// threads that it doesn't have.
-pub fn into(namespaces: CloneFlags, run: impl FnOnce() -> i32) -> io::Result<i32> {
+pub fn into(
+    namespaces: CloneFlags,
+    cgroup: Option<BorrowedFd<'_>>,
+    run: impl FnOnce() -> i32,
+) -> io::Result<i32> {
     if std::fs::read_dir("/proc/self/task")?.count() != 1 {
         return Err(io::Error::other("clone: only a process of one thread may do this"));
     }
-    let flags = i64::from(namespaces.bits()) | i64::from(libc::SIGCHLD);
-    // SAFETY: without CLONE_VM the child has a copy of this only thread, its stack and its
-    // memory, as after fork(2); a null stack keeps the copied one.
-    match unsafe { libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) } {
+    // SAFETY: it is made of numbers, for which 0 is "none".
+    let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
+    // Their bits are those of an `int`: the highest is no sign.
+    args.flags = u64::from(namespaces.bits().cast_unsigned());
+    args.exit_signal = libc::SIGCHLD as u64;
+    if let Some(cgroup) = cgroup {
+        args.flags |= CLONE_INTO_CGROUP;
+        args.cgroup = cgroup.as_raw_fd() as u64;
+    }
+    // SAFETY: the pointer and the size are those of `args`. Without CLONE_VM the child has a
+    // copy of this only thread, its stack and its memory, as after fork(2); no stack of its own
+    // keeps the copied one.
+    match unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of_val(&args)) } {
         0 => std::process::exit(run()),
         pid if pid > 0 => Ok(pid as i32),
         _ => Err(io::Error::last_os_error()),

@@ -2,6 +2,7 @@
 //!
 //! No word of the domain comes here: no pod, container, image or probe.
 
+pub mod birthplace;
 #[cfg(feature = "daemon")]
 pub mod cgroup;
 #[cfg(feature = "daemon")]
@@ -15,6 +16,8 @@ pub mod idmap;
 #[cfg(feature = "daemon")]
 pub mod inherit;
 pub mod loopback;
+#[cfg(feature = "daemon")]
+pub mod memory;
 pub mod mount;
 #[cfg(feature = "daemon")]
 pub mod netns;

@@ -72,6 +72,7 @@ impl House {
             sysctls: Vec::new(),
             oom_score_adj: -998,
             userns: None,
+            cgroup: None,
             label: String::new(),
             pins: self.path("pins"),
         }

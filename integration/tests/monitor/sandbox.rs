@@ -5,9 +5,12 @@ use std::process::Command;
 
 use haled::monitor::client::Notice;
 use haled::monitor::wire::Event;
+use haled::sys::cgroup;
+use haled::sys::userns::{IdMaps, Range};
 use serde_json::json;
 
 use super::house::{House, kill, until};
+use crate::oci::rig::Cgroup;
 
 fn namespace(pid: i32, kind: &str) -> String {
     fs::read_link(format!("/proc/{pid}/ns/{kind}")).unwrap().to_str().unwrap().to_owned()
@@ -70,6 +73,29 @@ async fn namespaces_are_made_set_up_pinned_and_released() {
 }
 
 #[tokio::test]
+async fn pause_is_born_into_its_cgroup_of_every_hierarchy() {
+    let range = Range { inside: 0, outside: 1 << 16, count: 1 << 16 };
+    let mapped = IdMaps { uids: vec![range], gids: vec![range] };
+    for userns in [None, Some(mapped)] {
+        let house = House::new();
+        let (monitor, _notices) = house.spawn().await;
+        let group = Cgroup::new();
+        let path = format!("{}/pause", group.0);
+        cgroup::create(&path).unwrap();
+        let mut spec = house.sandbox_spec();
+        spec.cgroup = Some(cgroup::birthplace(&path).unwrap());
+        spec.pid = true;
+        spec.userns = userns;
+        let pause = monitor.sandbox(spec).await.unwrap();
+        let of_pause = fs::read_to_string(format!("/proc/{}/cgroup", pause.pid)).unwrap();
+        let elsewhere: Vec<&str> = of_pause.lines().filter(|line| !line.ends_with(&path)).collect();
+        assert_eq!(elsewhere, Vec::<&str>::new());
+        assert_eq!(cgroup::processes(&path).unwrap(), [pause.pid], "and nothing else");
+        monitor.shutdown().await.unwrap();
+    }
+}
+
+#[tokio::test]
 async fn a_sandbox_that_cannot_be_made_leaves_nothing() {
     let house = House::new();
     let (monitor, _notices) = house.spawn().await;
@@ -95,6 +121,10 @@ async fn a_sandbox_that_cannot_be_made_leaves_nothing() {
             "uses the host's",
         ),
         (with(&|s| s.pins = blocked.clone()), "pin the net namespace"),
+        (
+            with(&|s| s.cgroup = Some(cgroup::birthplace("/no-such-cgroup-of-haled").unwrap())),
+            "/no-such-cgroup-of-haled",
+        ),
         // No policy knows it, whether or not the kernel has one.
         (
             with(&|s| s.label = "no_u:no_r:no_t:s0".into()),

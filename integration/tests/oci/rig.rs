@@ -25,10 +25,10 @@ pub(super) fn random() -> String {
 }
 
 /// A cgroup of a test's own, emptied and removed with it.
-pub(super) struct Cgroup(pub(super) String);
+pub(crate) struct Cgroup(pub(crate) String);
 
 impl Cgroup {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(format!("/haled-test-{}", random()))
     }
 }

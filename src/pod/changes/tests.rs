@@ -92,13 +92,13 @@ fn view(phase: Phase, containers: &[(u8, State)]) -> PodView {
         created_at: 0,
         phase,
         dir: path(),
-        runtime: Runtime {
+        runtime: Arc::new(Runtime {
             name: String::new(),
             path: path(),
             root: path(),
             keeper: path(),
             settings: crate::oci::RuntimeSettings::default(),
-        },
+        }),
         containers: containers.iter().map(container).collect(),
         waiting: vec![],
         histories: std::collections::BTreeMap::new(),
@@ -176,16 +176,37 @@ fn change(id: &str) -> Change {
 async fn what_nobody_heard_is_told_to_all_who_come_soon() {
     let start = Instant::now();
     let changes = Changes::new(start);
-    changes.tell(change("early"));
+    changes.tell(change("early"), start);
     let (missed, mut first) = changes.listen(start).unwrap();
     assert_eq!(missed[0].id, "early");
-    changes.tell(change("later"));
+    changes.tell(change("later"), start);
     assert_eq!(first.recv().await.unwrap().id, "later");
     let ids = |missed: Vec<Change>| missed.into_iter().map(|each| each.id).collect::<Vec<_>>();
     assert_eq!(ids(changes.listen(start + CATCH_UP).unwrap().0), ["early"]);
     assert!(changes.listen(start + CATCH_UP + Duration::from_secs(1)).unwrap().0.is_empty());
     changes.close();
     assert!(first.recv().await.is_err() && changes.listen(start).is_none());
+}
+
+#[test]
+fn pictures_share_the_containers_that_have_not_changed() {
+    let before = view(ready(), &[(1, running()), (2, running())]);
+    let same = ContainerView::clone(&before.containers[0]);
+    assert!(Arc::ptr_eq(&before.same_or_new(same), &before.containers[0]));
+    let mut changed = ContainerView::clone(&before.containers[1]);
+    changed.state = exited(1);
+    assert_eq!(before.same_or_new(changed).state, exited(1));
+}
+
+#[test]
+fn what_nobody_will_be_told_of_is_not_kept() {
+    let start = Instant::now();
+    let changes = Changes::new(start);
+    let kept = || changes.lock().missed.len();
+    changes.tell(change("early"), start + CATCH_UP);
+    assert_eq!(kept(), 1);
+    changes.tell(change("late"), start + CATCH_UP + Duration::from_secs(1));
+    assert_eq!(kept(), 0, "a listener that comes now is told of nothing that was");
 }
 
 proptest! {
