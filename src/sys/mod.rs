@@ -15,6 +15,8 @@ pub mod idmap;
 #[cfg(feature = "daemon")]
 pub mod inherit;
 pub mod loopback;
+#[cfg(feature = "daemon")]
+pub mod memfd;
 pub mod mount;
 #[cfg(feature = "daemon")]
 pub mod netns;
