@@ -17,6 +17,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer as _};
 
 use crate::config::{CgroupDriver, Config, HandlerConfig, HealingConfig, NriConfig, RuntimeConfig};
+use crate::container::exec::Program;
 use crate::container::rotation;
 use crate::cri::{About, Face, server};
 use crate::health::BackoffSettings;
@@ -267,6 +268,7 @@ fn services(config: &Config, store: &Store, images: &Images) -> Result<Services,
         default_handler: config.runtime.default_handler.clone(),
         pods_dir: config.state.join("pods"),
         pause: helper(config, "haled-pause")?,
+        agent: agent(&helper(config, "haled-agent")?),
         cgroup_driver,
         cgroup_parent,
         backoff: ArcSwap::from_pointee(backoff(&config.healing)),
@@ -275,6 +277,19 @@ fn services(config: &Config, store: &Store, images: &Images) -> Result<Services,
         presence: orchestrator::Presence::new(orchestrator(&config.healing), Instant::now()),
         nri: config.nri.enable.then(|| nri::Plugins::new(plugins(&config.nri))),
     })
+}
+
+/// What executes commands in containers. Without it the OCI runtime does, at a higher cost.
+fn agent(program: &Path) -> Option<Arc<Program>> {
+    match Program::load(program) {
+        Ok(program) => Some(Arc::new(program)),
+        Err(error) => {
+            let remedy = "exec probes and ExecSync go through the OCI runtime each time; is \
+                          vm.memfd_noexec 2?";
+            tracing::warn!(program = %program.display(), %error, remedy, "no agent can be made");
+            None
+        }
+    }
 }
 
 /// Who makes pods' cgroups, and the parent of those that come without one.

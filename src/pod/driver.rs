@@ -29,6 +29,7 @@ use super::view::{ContainerView, PodView};
 use super::{Error, Result, Services, events, hooks};
 use crate::container::checkpoint::Wanted;
 use crate::container::config::ContainerConfig;
+use crate::container::exec::Executor;
 use crate::container::record::ContainerRecord;
 use crate::container::state::{Ended, Init, State, nanos};
 use crate::container::{self, Place};
@@ -146,6 +147,7 @@ pub(super) struct Stopping {
 pub(super) struct Container {
     pub(super) id: ContainerId,
     pub(super) place: Place,
+    pub(super) executor: Arc<Executor>,
     pub(super) config: Arc<ContainerConfig>,
     pub(super) record: ContainerRecord,
     pub(super) work: Work,
@@ -160,6 +162,30 @@ pub(super) struct Container {
 }
 
 impl Container {
+    pub(super) fn new(
+        id: ContainerId,
+        place: Place,
+        record: ContainerRecord,
+        work: Work,
+        services: &Services,
+        runtime: &Runtime,
+    ) -> Self {
+        let executor = Executor::new(services.agent.clone(), runtime.clone(), place.clone());
+        Self {
+            id,
+            place,
+            executor: Arc::new(executor),
+            config: Arc::new(record.config.clone()),
+            record,
+            work,
+            stopping: None,
+            remove: None,
+            prober: None,
+            remembered_at: None,
+            post_start: None,
+        }
+    }
+
     /// Its processes are frozen, so that no probe could succeed.
     pub(super) fn stands_still(&self) -> bool {
         matches!(self.work, Work::Checkpointing(_))
@@ -246,20 +272,13 @@ impl Driver {
         let dir = services.pods_dir.join(&parts.id);
         let config = Arc::new(parts.record.config.clone());
         let cgroups = Cgroups::of(&services, &parts.id, &config);
-        let containers = parts.containers.into_iter().map(|(id, record)| Container {
-            place: Place::new(&id, &dir, &cgroups.within),
-            id,
-            config: Arc::new(record.config.clone()),
-            record,
-            work: Work::None,
-            stopping: None,
-            remove: None,
-            prober: None,
-            remembered_at: None,
-            post_start: None,
+        let containers = parts.containers.into_iter().map(|(id, record)| {
+            let place = Place::new(&id, &dir, &cgroups.within);
+            Container::new(id, place, record, Work::None, &services, &parts.runtime)
         });
+        let containers = containers.collect();
         let mut driver = Self {
-            containers: containers.collect(),
+            containers,
             services,
             pods,
             dir,
@@ -790,6 +809,7 @@ impl Driver {
                 probes: prober.map(|p| p.report(now, wall)).unwrap_or_default(),
                 past: container.record.run_again && !ends_all,
                 place: container.place.clone(),
+                executor: container.executor.clone(),
                 log_path: self.log_path(&container.config),
             })
         });

@@ -112,7 +112,6 @@ impl Driver {
         }
         let cgroups = Cgroups::of(&self.services, &self.id, &self.config);
         let place = Place::new(&id, &self.dir, &cgroups.within);
-        let config = Arc::new(record.config.clone());
         let around = Surroundings {
             dir: self.dir.clone(),
             hostname: self.config.hostname.clone(),
@@ -125,18 +124,11 @@ impl Driver {
             annotations: self.config.annotations.clone(),
             selinux_level: self.config.selinux_level(&self.id),
         };
-        self.containers.push(Container {
-            id: id.clone(),
-            place: place.clone(),
-            config: config.clone(),
-            record,
-            work: Work::Creating { waiters: Vec::new(), then_start: by_healing },
-            stopping: None,
-            remove: None,
-            prober: None,
-            remembered_at: None,
-            post_start: None,
-        });
+        let work = Work::Creating { waiters: Vec::new(), then_start: by_healing };
+        let (services, runtime) = (&self.services, &self.runtime);
+        let container = Container::new(id.clone(), place.clone(), record, work, services, runtime);
+        let config = container.config.clone();
+        self.containers.push(container);
         let (services, pods, sandbox) = (self.services.clone(), self.pods.clone(), self.id.clone());
         let created_at = self.containers[self.containers.len() - 1].record.created_at;
         self.spawn(async move {
@@ -362,6 +354,7 @@ impl Driver {
     /// A container has ended, whoever says so.
     pub(super) fn ended(&mut self, at: usize, ended: Ended) {
         let container = &mut self.containers[at];
+        container.executor.dismiss();
         container.prober = None;
         container.post_start = None;
         container.record.killed = None;
