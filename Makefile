@@ -18,7 +18,7 @@ DEMO_PACKAGES := runc containernetworking-plugins iptables iproute2 busybox-stat
 # The tests' registry, and what they look at the network with.
 TEST_PACKAGES := $(DEMO_PACKAGES) docker-registry jq conntrack curl procps zsh fish
 
-# haled-monitor and haled-pause, static: the target `helpers`.
+# haled-monitor, haled-pause and haled-agent, static: the target `helpers`.
 -include helpers.mk
 HALED_HELPER_DIR ?= target/helper
 export HALED_HELPER_DIR := $(abspath $(HALED_HELPER_DIR))

@@ -1,10 +1,15 @@
-//! Compiles the protocol files without protoc, and tells the linker how haled-pause starts.
+//! Compiles the protocol files without protoc, and tells the linker how the programs without a C runtime
+//! start.
 
 fn main() {
-    if std::env::var_os("CARGO_FEATURE_PAUSE").is_some() {
-        // haled-pause brings its own _start and nothing of the C runtime.
-        for arg in ["-nostartfiles", "-nostdlib", "-static"] {
-            println!("cargo:rustc-link-arg-bin=haled-pause={arg}");
+    for (feature, program) in
+        [("CARGO_FEATURE_PAUSE", "haled-pause"), ("CARGO_FEATURE_AGENT", "haled-agent")]
+    {
+        // They bring their own _start.
+        if std::env::var_os(feature).is_some() {
+            for arg in ["-nostartfiles", "-nostdlib", "-static"] {
+                println!("cargo:rustc-link-arg-bin={program}={arg}");
+            }
         }
     }
     #[cfg(feature = "daemon")]

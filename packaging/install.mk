@@ -13,16 +13,16 @@ ZSH_COMPLETIONS ?= $(PREFIX)/share/zsh/site-functions
 FISH_COMPLETIONS ?= $(PREFIX)/share/fish/vendor_completions.d
 # What is installed.
 BIN ?= target/release
+HELPERS := haled-monitor haled-pause haled-agent
 INSTALL ?= install
 
 .PHONY: install
 install: ## install haled, halectl, helpers, unit, default settings, completions, man pages (root; PREFIX, DESTDIR)
-	@for file in $(BIN)/haled $(BIN)/halectl $(HALED_HELPER_DIR)/haled-monitor $(HALED_HELPER_DIR)/haled-pause; do \
+	@for file in $(BIN)/haled $(BIN)/halectl $(HELPERS:%=$(HALED_HELPER_DIR)/%); do \
 	  [ -x "$$file" ] || { echo "there is no $$file yet: make build helpers" >&2; exit 1; }; \
 	done
 	$(INSTALL) -D -m 0755 -t $(DESTDIR)$(BINDIR) $(BIN)/haled $(BIN)/halectl
-	$(INSTALL) -D -m 0755 -t $(DESTDIR)$(LIBEXECDIR) \
-	  $(HALED_HELPER_DIR)/haled-monitor $(HALED_HELPER_DIR)/haled-pause
+	$(INSTALL) -D -m 0755 -t $(DESTDIR)$(LIBEXECDIR) $(HELPERS:%=$(HALED_HELPER_DIR)/%)
 	$(INSTALL) -d -m 0755 $(DESTDIR)$(UNITDIR) $(DESTDIR)$(MANDIR)/man1 $(DESTDIR)$(BASH_COMPLETIONS) \
 	  $(DESTDIR)$(ZSH_COMPLETIONS) $(DESTDIR)$(FISH_COMPLETIONS) \
 	  $(DESTDIR)$(SYSCONFDIR)/haled $(DESTDIR)$(SYSCONFDIR)/haled/certs.d $(DESTDIR)$(SYSCONFDIR)/haled/config.d
@@ -48,7 +48,7 @@ install: ## install haled, halectl, helpers, unit, default settings, completions
 uninstall: ## remove what install has put there; settings that were changed, and pods' state, stay (root)
 # A daemon that runs goes on, and so do its pods: end them first.
 	rm -f $(DESTDIR)$(BINDIR)/haled $(DESTDIR)$(BINDIR)/halectl \
-	  $(DESTDIR)$(LIBEXECDIR)/haled-monitor $(DESTDIR)$(LIBEXECDIR)/haled-pause \
+	  $(HELPERS:%=$(DESTDIR)$(LIBEXECDIR)/%) \
 	  $(DESTDIR)$(UNITDIR)/haled.service \
 	  $(DESTDIR)$(MANDIR)/man1/halectl.1 $(DESTDIR)$(MANDIR)/man1/halectl-*.1 \
 	  $(DESTDIR)$(BASH_COMPLETIONS)/halectl $(DESTDIR)$(ZSH_COMPLETIONS)/_halectl \

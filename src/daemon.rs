@@ -17,6 +17,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer as _};
 
 use crate::config::{CgroupDriver, Config, HandlerConfig, HealingConfig, NriConfig, RuntimeConfig};
+use crate::container::exec::Program;
 use crate::container::rotation;
 use crate::cri::{About, Face, server};
 use crate::health::BackoffSettings;
@@ -35,8 +36,7 @@ use reload::Reload;
 
 /// Threads that drive pods and answer calls; what blocks runs on others.
 const WORKERS: usize = 2;
-/// How long a thread for what blocks waits for more of it: each has used stack, and a new one
-/// costs less than what it is for.
+/// How long a thread for what blocks waits for more of it: each holds the stack it has used.
 const THREAD_KEEP_ALIVE: Duration = Duration::from_secs(2);
 /// How long running calls may take to end after a signal to stop.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -272,6 +272,7 @@ fn services(config: &Config, store: &Store, images: &Images) -> Result<Services,
         default_handler: config.runtime.default_handler.clone(),
         pods_dir: config.state.join("pods"),
         pause: helper(config, "haled-pause")?,
+        agent: agent(&helper(config, "haled-agent")?),
         cgroup_driver,
         cgroup_parent,
         backoff: ArcSwap::from_pointee(backoff(&config.healing)),
@@ -280,6 +281,19 @@ fn services(config: &Config, store: &Store, images: &Images) -> Result<Services,
         presence: orchestrator::Presence::new(orchestrator(&config.healing), Instant::now()),
         nri: config.nri.enable.then(|| nri::Plugins::new(plugins(&config.nri))),
     })
+}
+
+/// What executes commands in containers. Without it the OCI runtime does, at a higher cost.
+fn agent(program: &Path) -> Option<Arc<Program>> {
+    match Program::load(program) {
+        Ok(program) => Some(Arc::new(program)),
+        Err(error) => {
+            let remedy = "exec probes and ExecSync go through the OCI runtime each time; is \
+                          vm.memfd_noexec 2?";
+            tracing::warn!(program = %program.display(), %error, remedy, "no agent can be made");
+            None
+        }
+    }
 }
 
 /// Who makes pods' cgroups, and the parent of those that come without one.

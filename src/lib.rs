@@ -21,7 +21,8 @@
 //! ```
 //!
 //! The daemon holds nothing that it can't rebuild from its [`store`], the monitors and the
-//! kernel. haled-pause holds a pod's namespaces and is 1 KB of system calls.
+//! kernel. haled-pause holds a pod's namespaces and is 1 KB of system calls. haled-agent, 4 KB of
+//! the same, executes commands in a container where they come often.
 //!
 //! # Rooms
 //!

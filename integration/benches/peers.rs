@@ -123,6 +123,10 @@ async fn commands(nodes: &[Node; 2]) {
     let mut used = [Duration::ZERO; 2];
     for (at, (node, (config, pod))) in nodes.iter().zip(&pods).enumerate() {
         let id = node.start(pod, config, "app").await;
+        // As it is with probes, of which there is a next one.
+        for _ in 0..2 {
+            node.exec(&id).await;
+        }
         let before = node.cpu();
         for _ in 0..COMMANDS {
             exec.take(at, node.exec(&id)).await;

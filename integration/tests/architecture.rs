@@ -74,6 +74,7 @@ const PROGRAMS: &[(&str, &[&str])] = &[
     ("halectl", &["cli"]),
     ("haled-monitor", &["monitor"]),
     ("haled-pause", &[]),
+    ("haled-agent", &[]),
 ];
 
 /// What must not be.

@@ -4,6 +4,7 @@
 //! parallel, and each removes what it made.
 #![allow(missing_docs, unreachable_pub, clippy::large_futures)]
 
+mod agents;
 mod architecture;
 mod checkpoint;
 mod cli;

@@ -1,5 +1,6 @@
 //! Tests of `oci` and of `sys::cgroup` with the real parts: runc and this kernel.
 
+mod agents;
 mod cgroups;
 mod commands;
 mod confinement;

@@ -145,8 +145,13 @@ async fn a_user_and_a_terminal_in_a_user_namespace() {
     );
     // What is executed in it has pipes of its own, opened by path just so.
     let script = "read line < /dev/stdin; id -u > /dev/stderr; echo out > /dev/stdout";
-    let given = daemon.try_exec(&id, &["sh", "-c", script], 0).await.unwrap();
-    assert_eq!((given.stdout.as_slice(), given.stderr.as_slice()), (&b"out\n"[..], &b"1000\n"[..]));
+    // By the runtime, and by an agent.
+    for _ in 0..3 {
+        let given = daemon.try_exec(&id, &["sh", "-c", script], 0).await.unwrap();
+        let outputs = (given.stdout.as_slice(), given.stderr.as_slice());
+        assert_eq!(outputs, (&b"out\n"[..], &b"1000\n"[..]));
+    }
+    assert!(has_agent(&daemon.pid(&id).await.to_string()));
     let log = daemon.path("logs/users/app/0.log");
     daemon
         .until("both lines", || {
@@ -163,6 +168,18 @@ async fn a_user_and_a_terminal_in_a_user_namespace() {
             std::fs::read_to_string(&log).unwrap_or_default().contains("/dev/pts/0")
         })
         .await;
+}
+
+/// Whether there is an agent in the PID namespace of a process.
+fn has_agent(pid: &str) -> bool {
+    let namespace = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
+    let agent = |pid: &str| {
+        let name = std::fs::read_to_string(format!("/proc/{pid}/comm"));
+        name.is_ok_and(|name| name == "haled-agent\n")
+    };
+    let all = std::fs::read_dir("/proc").unwrap().flatten();
+    all.filter_map(|entry| entry.file_name().into_string().ok())
+        .any(|each| agent(&each) && namespace(&each) == namespace(pid))
 }
 
 #[tokio::test]

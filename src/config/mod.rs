@@ -23,7 +23,7 @@ pub struct Config {
     pub state: PathBuf,
     /// The CRI socket. `/run/haled/haled.sock`.
     pub listen: PathBuf,
-    /// Where haled-monitor and haled-pause are; `None`: beside haled, then ../libexec/haled.
+    /// Where haled-monitor, haled-pause and haled-agent are; `None`: beside haled, then ../libexec/haled.
     pub helper_dir: Option<PathBuf>,
     /// `[runtime]`.
     pub runtime: RuntimeConfig,

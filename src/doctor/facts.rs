@@ -123,8 +123,10 @@ impl Facts {
     /// Looks at it all. Starts the OCI runtimes (`--version`, `features`), and the pause helper
     /// to try a mount in a user namespace. Blocks.
     pub(super) fn read(config: &Config, mistake: Option<String>) -> Result<Self, String> {
-        let helpers = daemon::helper(config, "haled-monitor")
-            .and_then(|_| daemon::helper(config, "haled-pause"));
+        let helpers = ["haled-monitor", "haled-agent"]
+            .iter()
+            .try_for_each(|name| daemon::helper(config, name).map(drop))
+            .and_then(|()| daemon::helper(config, "haled-pause"));
         let capabilities = caps::read(None, CapSet::Effective)
             .map_err(|error| format!("cannot read this process's capabilities: {error}"))?;
         let programs = ["criu", "apparmor_parser"];

@@ -11,7 +11,7 @@ use std::process::Command;
 
 use nix::sys::wait::{WaitStatus, wait};
 
-use crate::sys::process;
+use crate::sys::{fds, process};
 
 /// Runs an `exec --detach --pid-file` and waits for the command. Gives its exit code,
 /// 128 + signal for one that was killed; the runtime's own where that failed.
@@ -20,6 +20,8 @@ use crate::sys::process;
 pub fn keep(pid_file: &Path, mut runtime: Command, oom_score_adj: Option<i32>) -> io::Result<u8> {
     nix::sys::prctl::set_child_subreaper(true)?;
     let runtime = i32::try_from(runtime.spawn()?.id()).map_err(io::Error::other)?;
+    // What was handed through to the command: its end is to be seen by whoever has the other.
+    fds::close_from(3)?;
     let mut command = None;
     // The command's end can be told before the runtime's.
     let mut ended: Vec<(i32, u8)> = Vec::new();

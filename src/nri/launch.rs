@@ -74,7 +74,7 @@ fn launch(settings: &Settings, file: &str) -> Result<Launched, String> {
         .env("NRI_PLUGIN_IDX", index)
         .env("NRI_PLUGIN_SOCKET", SOCKET.to_string())
         .stdin(Stdio::null());
-    inherit::give(&mut command, theirs, SOCKET);
+    inherit::give(&mut command, theirs, SOCKET).map_err(|error| format!("no socket: {error}"))?;
     let mut command = Command::from(command);
     let process =
         command.kill_on_drop(true).spawn().map_err(|error| format!("cannot run it: {error}"))?;

@@ -33,7 +33,10 @@ impl Driver {
         container.work = Work::Checkpointing(reply);
         let (id, place, record) = (id.clone(), container.place.clone(), container.record.clone());
         let (services, runtime) = (self.services.clone(), self.runtime.clone());
+        let executor = container.executor.clone();
         self.spawn(async move {
+            // CRIU can't save a process that has a socket of ours.
+            let _rest = executor.rest().await;
             let done = checkpoint(&services.images, &runtime, &place, record, wanted).await;
             Done::Checkpointed(id, done.map_err(of_container))
         });

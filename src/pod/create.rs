@@ -12,6 +12,7 @@ use super::record::Phase;
 use super::work::{Container, Work, of_container};
 use crate::container::config::ContainerConfig;
 use crate::container::create::Surroundings;
+use crate::container::exec::Executor;
 use crate::container::record::ContainerRecord;
 use crate::container::state::{State, nanos};
 use crate::container::{Place, remove, stop};
@@ -119,7 +120,9 @@ impl Driver {
         };
         let created_at = record.created_at;
         let work = Work::Creating { waiters: Vec::new(), then_start: by_healing };
-        let container = Container::new(id.clone(), place.clone(), record, work);
+        let (agent, runtime) = (self.services.agent.clone(), self.runtime.clone());
+        let executor = Executor::new(agent, runtime, place.clone());
+        let container = Container::new(id.clone(), place.clone(), record, work, executor);
         let config = container.config.clone();
         self.containers.push(container);
         let (services, pods, sandbox) = (self.services.clone(), self.pods.clone(), self.id.clone());

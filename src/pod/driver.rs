@@ -28,6 +28,7 @@ use super::view::PodView;
 use super::work::{Container, Work};
 use super::{Error, Services, events};
 use crate::container::Place;
+use crate::container::exec::Executor;
 use crate::container::record::ContainerRecord;
 use crate::container::state::State;
 use crate::health::Policy;
@@ -90,15 +91,17 @@ impl Driver {
         let (sender, inbox) = mpsc::channel(INBOX);
         let dir = services.pods_dir.join(&parts.id);
         let config = Arc::new(parts.record.config.clone());
+        let runtime = Arc::new(parts.runtime);
         let cgroups = Cgroups::of(&services, &parts.id, &config);
         let containers = parts.containers.into_iter().map(|(id, record)| {
             let place = Place::new(&id, &dir, &cgroups.within);
-            Container::new(id, place, record, Work::None)
+            let executor = Executor::new(services.agent.clone(), runtime.clone(), place.clone());
+            Container::new(id, place, record, Work::None, executor)
         });
-        let runtime = Arc::new(parts.runtime);
         let first = PodView::first(&parts.id, &parts.record, &dir, &runtime);
+        let containers = containers.collect();
         let mut driver = Self {
-            containers: containers.collect(),
+            containers,
             services,
             pods,
             dir,

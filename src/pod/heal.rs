@@ -12,13 +12,12 @@ use super::driver::Driver;
 use super::history::{Restart, Run};
 use super::inbox::Done;
 use super::record::Phase;
-use crate::container::exec;
+use crate::container::Error as ContainerError;
+use crate::container::exec::Executor;
 use crate::container::state::{State, nanos};
-use crate::container::{Error as ContainerError, Place};
 use crate::health::{self, Handler, Heal, Kind, Outcome, Probe, Target, Verdict};
 use crate::id::ContainerId;
 use crate::meter::{self, Measured};
-use crate::oci::Runtime;
 use crate::oci::model::Sharing;
 
 /// A pod that says nothing else has this much time to stop, in Kubernetes.
@@ -94,14 +93,13 @@ impl Driver {
 
     fn run_probe(&self, at: usize, kind: Kind, probe: Probe) {
         let container = &self.containers[at];
-        let (id, place, runtime) =
-            (container.id.clone(), container.place.clone(), self.runtime.clone());
+        let (id, executor) = (container.id.clone(), container.executor.clone());
         let target = self.probe_target();
         let began = Instant::now();
         self.spawn(async move {
             let outcome = match &probe.handler {
                 Handler::Exec { command } => {
-                    run_command(&runtime, &place, command, probe.timeout).await
+                    run_command(&id, &executor, command, probe.timeout).await
                 }
                 _ => match health::run(&probe, &target).await {
                     Ok(outcome) => Some(outcome),
@@ -272,16 +270,16 @@ impl Driver {
 /// An exec probe: exit 0 passes, and nothing else does. `None`: it could not be run, as often as
 /// it was tried, for haled is short of something.
 async fn run_command(
-    runtime: &Runtime,
-    place: &Place,
+    id: &ContainerId,
+    executor: &Executor,
     command: &[String],
     limit: Duration,
 ) -> Option<Outcome> {
     let mut tries = 1;
     let ran = loop {
-        match exec::run(runtime, place, command, Some(limit)).await {
+        match executor.run(command, Some(limit)).await {
             Err(fault) if fault.is_shortage() && tries == health::TRIES => {
-                tracing::warn!(container = %place.id, %fault, "a probe could not be run and is dropped");
+                tracing::warn!(container = %id, %fault, "a probe could not be run and is dropped");
                 return None;
             }
             Err(fault) if fault.is_shortage() => tokio::time::sleep(health::PAUSE).await,

@@ -37,9 +37,11 @@ mod work;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
+use crate::container::exec::Program;
 use crate::health::BackoffSettings;
 use crate::id::{ContainerId, SandboxId};
 use crate::image::Images;
@@ -70,6 +72,8 @@ pub struct Services {
     pub monitor: PathBuf,
     /// The haled-pause executable.
     pub pause: PathBuf,
+    /// What executes commands in containers, where the machine allows it.
+    pub agent: Option<Arc<Program>>,
     /// Who makes the cgroups of new pods.
     pub cgroup_driver: cgroup::Driver,
     /// Of pods that come without a cgroup parent, in the driver's form.

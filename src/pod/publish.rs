@@ -41,6 +41,7 @@ impl Driver {
                 probes: prober.map(|p| p.report(now, wall)).unwrap_or_default(),
                 past: container.record.run_again && !ends_all,
                 place: container.place.clone(),
+                executor: container.executor.clone(),
                 log_path: self.log_path(&container.config),
             };
             before.same_or_new(view)

@@ -18,7 +18,7 @@ use super::view::{ContainerView, PodView};
 use super::{Error, Result, Services};
 use crate::container::checkpoint::Wanted;
 use crate::container::config::ContainerConfig;
-use crate::container::exec::{self, Output};
+use crate::container::exec::Output;
 use crate::container::state::{State, nanos};
 use crate::health::Policy;
 use crate::id::{ContainerId, SandboxId};
@@ -254,14 +254,12 @@ impl Pods {
         command: &[String],
         limit: Option<Duration>,
     ) -> Result<Output> {
-        let (pod, container) = self.container(id.as_str())?;
+        let (_, container) = self.container(id.as_str())?;
         if !matches!(container.state, State::Running(_)) {
             let why = format!("container {id} does not run, so no command can be run in it");
             return Err(Arc::new(Error::WrongState(why)));
         }
-        exec::run(&pod.runtime, &container.place, command, limit)
-            .await
-            .map_err(|error| Arc::new(error.into()))
+        container.executor.run(command, limit).await.map_err(|error| Arc::new(error.into()))
     }
 
     /// Every pod.

@@ -154,6 +154,7 @@ impl Driver {
     /// A container has ended, whoever says so.
     pub(super) fn ended(&mut self, at: usize, ended: Ended) {
         let container = &mut self.containers[at];
+        container.executor.dismiss();
         container.prober = None;
         container.post_start = None;
         container.record.killed = None;

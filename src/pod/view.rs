@@ -9,6 +9,7 @@ use super::history::History;
 use super::record::{Origin, Phase, SandboxRecord};
 use crate::container::Place;
 use crate::container::config::ContainerConfig;
+use crate::container::exec::Executor;
 use crate::container::record::RunsAs;
 use crate::container::state::State;
 use crate::health::{Health, Policy, Report};
@@ -103,6 +104,8 @@ pub struct ContainerView {
     pub past: bool,
     /// Its files and cgroup.
     pub place: Place,
+    /// Runs commands in it.
+    pub executor: Arc<Executor>,
     /// Absolute; empty: no log.
     pub log_path: PathBuf,
 }

@@ -9,6 +9,7 @@ use super::driver::Driver;
 use super::inbox::Reply;
 use super::{Error, hooks};
 use crate::container::config::ContainerConfig;
+use crate::container::exec::Executor;
 use crate::container::record::ContainerRecord;
 use crate::container::state::State;
 use crate::container::{self, Place};
@@ -20,6 +21,7 @@ use crate::monitor::wire::Exit;
 pub(super) struct Container {
     pub(super) id: ContainerId,
     pub(super) place: Place,
+    pub(super) executor: Arc<Executor>,
     pub(super) config: Arc<ContainerConfig>,
     pub(super) record: ContainerRecord,
     pub(super) work: Work,
@@ -34,11 +36,18 @@ pub(super) struct Container {
 }
 
 impl Container {
-    pub(super) fn new(id: ContainerId, place: Place, record: ContainerRecord, work: Work) -> Self {
+    pub(super) fn new(
+        id: ContainerId,
+        place: Place,
+        record: ContainerRecord,
+        work: Work,
+        executor: Executor,
+    ) -> Self {
         let config = Arc::new(record.config.clone());
         Self {
             id,
             place,
+            executor: Arc::new(executor),
             config,
             record,
             work,

@@ -17,6 +17,8 @@ pub mod idmap;
 pub mod inherit;
 pub mod loopback;
 #[cfg(feature = "daemon")]
+pub mod memfd;
+#[cfg(feature = "daemon")]
 pub mod memory;
 pub mod mount;
 #[cfg(feature = "daemon")]

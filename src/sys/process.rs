@@ -3,7 +3,9 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 /// Field 22 of /proc/PID/stat: clock ticks from boot to the process's start (proc(5)).
@@ -27,12 +29,7 @@ pub fn parent(pid: i32) -> io::Result<i32> {
 
 /// A pidfd of the process that has this number and this start; `None`: it is gone.
 pub fn open(pid: i32, start_ticks: u64) -> io::Result<Option<OwnedFd>> {
-    let Some(number) = (pid > 0).then(|| Pid::from_raw(pid)).flatten() else { return Ok(None) };
-    let pidfd = match pidfd_open(number, PidfdFlags::empty()) {
-        Ok(pidfd) => pidfd,
-        Err(rustix::io::Errno::SRCH) => return Ok(None),
-        Err(error) => return Err(error.into()),
-    };
+    let Some(pidfd) = hold(pid)? else { return Ok(None) };
     // The start is read after the pidfd is held: were the number reused between the two, the
     // later process would show another start.
     match self::start_ticks(pid) {
@@ -43,14 +40,58 @@ pub fn open(pid: i32, start_ticks: u64) -> io::Result<Option<OwnedFd>> {
     }
 }
 
+/// A pidfd of the process that has this number now; `None`: there is none.
+pub fn hold(pid: i32) -> io::Result<Option<OwnedFd>> {
+    let Some(number) = (pid > 0).then(|| Pid::from_raw(pid)).flatten() else { return Ok(None) };
+    match pidfd_open(number, PidfdFlags::empty()) {
+        Ok(pidfd) => Ok(Some(pidfd)),
+        // The second: it is a thread, and no process.
+        Err(rustix::io::Errno::SRCH | rustix::io::Errno::INVAL) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Whether a process has ended with all its threads, reaped or not.
+pub fn is_over(pidfd: &OwnedFd) -> io::Result<bool> {
+    wait_until_over(pidfd, Duration::ZERO)
+}
+
+/// The same within a limit, after which it has not. Blocks.
+pub fn wait_until_over(pidfd: &OwnedFd, limit: Duration) -> io::Result<bool> {
+    let mut looked_at = [PollFd::new(pidfd, PollFlags::IN)];
+    let limit = Timespec::try_from(limit).map_err(io::Error::other)?;
+    loop {
+        match poll(&mut looked_at, Some(&limit)) {
+            Ok(ready) => return Ok(ready > 0),
+            // Rare, and then it waits anew.
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// Whether a process stands still by SIGSTOP. One that is gone doesn't.
+pub fn is_stopped(pid: i32) -> io::Result<bool> {
+    match stat(pid) {
+        Ok(stat) => Ok(matches!(field(&stat, 3), Some("T" | "t"))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
 /// A process and all that descends from it, as far as it is there to be seen: one whose parent
 /// has ended is nobody's descendant any more.
 pub fn family(pid: i32) -> Vec<OwnedFd> {
+    let own = hold(pid).ok().flatten();
+    own.into_iter().chain(descendants(pid).into_iter().map(|(_, member)| member)).collect()
+}
+
+/// The same without itself, with the number of each.
+pub fn descendants(pid: i32) -> Vec<(i32, OwnedFd)> {
     let mut members = Vec::new();
-    let mut left = vec![pid];
+    let mut left = children(pid);
     while let Some(pid) = left.pop() {
-        let member = start_ticks(pid).and_then(|ticks| open(pid, ticks));
-        members.extend(member.ok().flatten());
+        members.extend(hold(pid).ok().flatten().map(|member| (pid, member)));
         left.extend(children(pid));
     }
     members

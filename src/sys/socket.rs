@@ -3,15 +3,16 @@
 //! A socket's path is at most 107 bytes long, a directory's isn't: sockets are named through
 //! a descriptor of their directory, `/proc/self/fd/N/name`.
 
-use std::io::{self, IoSliceMut};
+use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
 
 use rustix::fs::{Mode, unlinkat};
 use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags, SocketAddrUnix,
-    SocketFlags, SocketType, accept_with, bind, connect as connect_to, listen, recv, recvmsg, send,
-    socket_with,
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind,
+    connect as connect_to, listen, recv, recvmsg, send, sendmsg, socket_with,
 };
 
 pub use rustix::net::SocketType as Kind;
@@ -82,6 +83,64 @@ pub fn receive_packet(socket: impl AsFd, max: usize) -> io::Result<Option<Vec<u8
     Ok(if packet.is_empty() { None } else { Some(packet) })
 }
 
+/// Two ends of a connection of packets. They block.
+pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    let (family, kind) = (AddressFamily::UNIX, SocketType::SEQPACKET);
+    Ok(rustix::net::socketpair(family, kind, SocketFlags::CLOEXEC, None)?)
+}
+
+/// Ends a connection for both sides, whoever else holds either end.
+pub fn shut_down(socket: impl AsFd) -> io::Result<()> {
+    Ok(rustix::net::shutdown(socket, rustix::net::Shutdown::Both)?)
+}
+
+/// Whoever waits for a packet at this end waits no longer than that: then there is none.
+pub fn set_receive_limit(socket: impl AsFd, limit: Duration) -> io::Result<()> {
+    use rustix::net::sockopt::{Timeout, set_socket_timeout};
+    Ok(set_socket_timeout(socket, Timeout::Recv, Some(limit))?)
+}
+
+/// Sends one packet whole with copies of descriptors, or not at all, as [`send_packet`].
+pub fn send_packet_with(
+    socket: impl AsFd,
+    packet: &[u8],
+    descriptors: &[BorrowedFd<'_>],
+) -> io::Result<()> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    if !control.push(SendAncillaryMessage::ScmRights(descriptors)) {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+    match sendmsg(socket, &[IoSlice::new(packet)], &mut control, flags)? {
+        sent if sent == packet.len() => Ok(()),
+        _ => Err(io::ErrorKind::WriteZero.into()),
+    }
+}
+
+/// Has the kernel say who sends what comes from now on, for [`receive_from_sender`].
+pub fn identify_senders(socket: impl AsFd) -> io::Result<()> {
+    Ok(rustix::net::sockopt::set_socket_passcred(socket, true)?)
+}
+
+/// At most `max` bytes of the next packet, and the number of the process that has sent it, as it
+/// is here. Descriptors that come along are closed. The other side has closed: no bytes.
+/// `WouldBlock`: nothing is there.
+pub fn receive_from_sender(socket: impl AsFd, max: usize) -> io::Result<(Vec<u8>, Option<i32>)> {
+    let mut packet = vec![0; max];
+    // No room for anything else.
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmCredentials(1))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
+    let received = recvmsg(socket, &mut [IoSliceMut::new(&mut packet)], &mut control, flags)?;
+    let sender = control.drain().find_map(|message| match message {
+        RecvAncillaryMessage::ScmCredentials(sender) => Some(sender.pid.as_raw_pid()),
+        _ => None,
+    });
+    packet.truncate(received.bytes);
+    Ok((packet, sender))
+}
+
 /// The process that made the other end: the listener of a connection.
 pub fn peer_pid(socket: impl AsFd) -> io::Result<i32> {
     Ok(rustix::net::sockopt::socket_peercred(socket)?.pid.as_raw_pid())
@@ -110,7 +169,7 @@ pub fn prepare_tcp(socket: impl AsFd) -> io::Result<()> {
     use rustix::net::sockopt;
     sockopt::set_tcp_nodelay(&socket, true)?;
     sockopt::set_socket_keepalive(&socket, true)?;
-    sockopt::set_tcp_keepidle(&socket, std::time::Duration::from_mins(1))?;
+    sockopt::set_tcp_keepidle(&socket, Duration::from_mins(1))?;
     Ok(())
 }
 
@@ -122,14 +181,9 @@ fn address(dir: BorrowedFd<'_>, name: &str) -> io::Result<SocketAddrUnix> {
 mod tests {
     use super::*;
 
-    fn pair() -> (OwnedFd, OwnedFd) {
-        let flags = SocketFlags::CLOEXEC;
-        rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).unwrap()
-    }
-
     #[test]
     fn packets_keep_their_borders_and_their_limit() {
-        let (here, there) = pair();
+        let (here, there) = pair().unwrap();
         send_packet(&here, b"one").unwrap();
         send_packet(&here, b"three").unwrap();
         send_packet(&here, b"longer").unwrap();
@@ -147,8 +201,31 @@ mod tests {
 
     #[test]
     fn a_full_socket_is_an_error_and_no_wait() {
-        let (here, _there) = pair();
+        let (here, _there) = pair().unwrap();
         let error = (0..10_000).find_map(|_| send_packet(&here, &[0; 4096]).err()).unwrap();
         assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+    }
+
+    #[test]
+    fn a_packet_comes_with_its_sender_and_no_descriptor_stays() {
+        let (here, there) = pair().unwrap();
+        identify_senders(&here).unwrap();
+        let (reader, writer) = io::pipe().unwrap();
+        send_packet_with(&there, b"hello", &[writer.as_fd()]).unwrap();
+        drop(writer);
+        let own = i32::try_from(std::process::id()).unwrap();
+        assert_eq!(receive_from_sender(&here, 4).unwrap(), (b"hell".to_vec(), Some(own)));
+        // Nobody holds the other end: else this would wait for ever.
+        assert_eq!(io::read_to_string(reader).unwrap(), "");
+        drop(there);
+        assert_eq!(receive_from_sender(&here, 4).unwrap().0, b"");
+    }
+
+    #[test]
+    fn who_waits_for_a_packet_waits_no_longer_than_was_set() {
+        let (here, _there) = pair().unwrap();
+        set_receive_limit(&here, Duration::from_millis(10)).unwrap();
+        let error = recv(&here, &mut [0u8; 1], RecvFlags::empty()).unwrap_err();
+        assert_eq!(error, rustix::io::Errno::AGAIN);
     }
 }

@@ -653,11 +653,11 @@ impl Daemon {
     }
 }
 
-/// Where haled-monitor and haled-pause have been built (`make helpers`).
+/// Where the helpers have been built (`make helpers`).
 pub fn helper_dir() -> PathBuf {
     let dir = std::env::var_os("HALED_HELPER_DIR")
         .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("target/helper"), PathBuf::from);
-    assert!(dir.join("haled-pause").is_file(), "run `make helpers` first: {}", dir.display());
+    assert!(dir.join("haled-agent").is_file(), "run `make helpers` first: {}", dir.display());
     dir
 }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use haled::container::config::ContainerConfig;
+use haled::container::exec::Program;
 use haled::container::state::State;
 use haled::health::{BackoffSettings, ContainerPolicy, Policy, Probe, Probes, RestartPolicy};
 use haled::id::SandboxId;
@@ -64,6 +65,7 @@ impl House {
             pods_dir: dir.path().join("pods"),
             monitor: helper_dir().join("haled-monitor"),
             pause: helper_dir().join("haled-pause"),
+            agent: Some(Arc::new(Program::load(&helper_dir().join("haled-agent")).unwrap())),
             cgroup_driver: haled::pod::cgroup::Driver::Cgroupfs,
             cgroup_parent: cgroup.clone(),
             backoff: arc_swap::ArcSwap::from_pointee(BackoffSettings {

@@ -14,14 +14,14 @@ use haled::sys::cgroup;
 use super::rig::{Rig, Wanted, random};
 
 /// A test that waits longer has failed.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 
-fn shell(text: &str) -> Vec<String> {
+pub(super) fn shell(text: &str) -> Vec<String> {
     ["/bin/sh", "-c", text].map(str::to_owned).to_vec()
 }
 
 /// A container that sleeps, and how it is reached.
-fn sleeper() -> (Rig, Place) {
+pub(super) fn sleeper() -> (Rig, Place) {
     let mut rig = Rig::new();
     let id = ContainerId::try_from(random().repeat(8)).unwrap();
     rig.id = id.to_string();
@@ -31,7 +31,7 @@ fn sleeper() -> (Rig, Place) {
 }
 
 /// With and without sub-cgroups.
-fn runtimes(rig: &Rig) -> [Runtime; 2] {
+pub(super) fn runtimes(rig: &Rig) -> [Runtime; 2] {
     let link = rig.path("youki");
     symlink(&rig.runtime.path, &link).unwrap();
     let without = Runtime { path: link, ..rig.runtime.clone() };
@@ -39,18 +39,22 @@ fn runtimes(rig: &Rig) -> [Runtime; 2] {
     [rig.runtime.clone(), without]
 }
 
-/// Sub-cgroups and scratch directories of commands.
-fn traces(place: &Place) -> usize {
+/// Sub-cgroups and scratch directories of commands and agents.
+pub(super) fn traces(place: &Place) -> usize {
     let controller = if cgroup::has_controller("pids") { "pids" } else { "cpu" };
     let subs = cgroup::directory(controller, &place.cgroup).unwrap();
     [subs, place.bundle.clone()]
         .iter()
         .flat_map(|directory| fs::read_dir(directory).unwrap())
-        .filter(|entry| entry.as_ref().unwrap().file_name().to_string_lossy().starts_with("exec-"))
+        .filter(|entry| {
+            let name = entry.as_ref().unwrap().file_name();
+            let name = name.to_string_lossy();
+            name.starts_with("exec-") || name.starts_with("agent-")
+        })
         .count()
 }
 
-async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+pub(super) async fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let end = Instant::now() + PATIENCE;
     while !holds() {
         assert!(Instant::now() < end, "not in time: {what}");
@@ -59,7 +63,7 @@ async fn until(what: &str, mut holds: impl FnMut() -> bool) {
 }
 
 /// Polls a command until it and its child run, and drops it.
-async fn cut_off(run: impl Future, place: &Place, before: usize) {
+pub(super) async fn cut_off(run: impl Future, place: &Place, before: usize) {
     let started = until("the command runs", || processes(place).len() >= before + 2);
     tokio::select! {
         _ = run => panic!("it ended by itself"),
@@ -67,7 +71,7 @@ async fn cut_off(run: impl Future, place: &Place, before: usize) {
     }
 }
 
-fn processes(place: &Place) -> Vec<i32> {
+pub(super) fn processes(place: &Place) -> Vec<i32> {
     cgroup::processes(&place.cgroup).unwrap()
 }
 

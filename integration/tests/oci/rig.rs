@@ -11,10 +11,10 @@ use haled::oci::{self, ImageDefaults, Input, Namespaces, Runtime, SandboxFile};
 use haled::sys::cgroup;
 
 /// Applets that the tests call.
-const APPLETS: [&str; 24] = [
+const APPLETS: [&str; 28] = [
     "sh", "cat", "ls", "id", "sleep", "mount", "umount", "unshare", "hostname", "touch", "mkdir",
     "env", "pwd", "grep", "head", "dd", "mknod", "true", "false", "echo", "setsid", "chroot",
-    "ulimit", "wc",
+    "ulimit", "wc", "readlink", "kill", "stat", "sort",
 ];
 
 /// Eight random hex digits: tests run side by side.

@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::container::Place;
 use crate::container::config::ContainerConfig;
+use crate::container::exec::Executor;
 use crate::container::state::{Ended, Init};
 use crate::oci::Runtime;
 use crate::oci::model::{PidMode, Resources, Security};
@@ -61,8 +62,10 @@ fn container((digit, state): &(u8, State)) -> Arc<ContainerView> {
         checkpoint: None,
         stop_signal: None,
     };
+    let place = Place::new(&id, Path::new("/pod"), "/parent");
     Arc::new(ContainerView {
-        place: Place::new(&id, Path::new("/pod"), "/parent"),
+        executor: Arc::new(Executor::new(None, Arc::new(no_runtime()), place.clone())),
+        place,
         id,
         sandbox: "f".repeat(64).parse().unwrap(),
         config: Arc::new(config),
@@ -82,6 +85,16 @@ fn container((digit, state): &(u8, State)) -> Arc<ContainerView> {
     })
 }
 
+fn no_runtime() -> Runtime {
+    Runtime {
+        name: String::new(),
+        path: PathBuf::new(),
+        root: PathBuf::new(),
+        keeper: PathBuf::new(),
+        settings: crate::oci::RuntimeSettings::default(),
+    }
+}
+
 fn view(phase: Phase, containers: &[(u8, State)]) -> PodView {
     let path = PathBuf::new;
     PodView {
@@ -92,13 +105,7 @@ fn view(phase: Phase, containers: &[(u8, State)]) -> PodView {
         created_at: 0,
         phase,
         dir: path(),
-        runtime: Arc::new(Runtime {
-            name: String::new(),
-            path: path(),
-            root: path(),
-            keeper: path(),
-            settings: crate::oci::RuntimeSettings::default(),
-        }),
+        runtime: Arc::new(no_runtime()),
         containers: containers.iter().map(container).collect(),
         waiting: vec![],
         histories: std::collections::BTreeMap::new(),
