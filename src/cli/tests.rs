@@ -58,6 +58,7 @@ fn liveness() -> Pod {
             last_run_at: NOW - 2 * SECOND,
             last_change_at: 0,
             next_run_at: NOW + 3 * SECOND,
+            ..ProbeStatus::default()
         },
         ProbeStatus { kind: "readiness".into(), result: "Unknown".into(), ..Default::default() },
     ];

@@ -46,7 +46,7 @@ async fn print(address: &Address, namespace: Option<&str>, what: TopKind) -> Out
     let mut haled = client::haled(address).await?;
     let request = ListPodsRequest {
         namespace: namespace.unwrap_or_default().to_owned(),
-        name: String::new(),
+        ..ListPodsRequest::default()
     };
     let pods = haled.list_pods(request).await?.into_inner().pods;
     let usage = haled.usage(UsageRequest {}).await?.into_inner().containers;

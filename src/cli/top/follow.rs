@@ -54,7 +54,7 @@ impl Feed {
         let client = client::haled(address).await?;
         let request = ListPodsRequest {
             namespace: namespace.unwrap_or_default().to_owned(),
-            name: String::new(),
+            ..ListPodsRequest::default()
         };
         let always = vec![
             tokio::spawn(pods(client.clone(), request, news.clone())),
