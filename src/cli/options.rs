@@ -57,7 +57,8 @@ pub(super) enum Command {
     Apply(ApplyArgs),
     /// List pods.
     #[command(after_help = "Examples:\n  halectl get pods -A -o wide\n  \
-        halectl get pods -l app=web,tier!=back -w\n  halectl get pod web -o yaml")]
+        halectl get pods -l app=web,tier!=back -w\n  halectl get pod web -o yaml\n  \
+        halectl get pod web -o jsonpath='{.status.podIP}'")]
     Get(GetArgs),
     /// Show pods in full: containers, health, probes, events.
     #[command(
@@ -106,7 +107,7 @@ pub(super) enum Command {
     Delete(DeleteArgs),
     /// Show what happened to pods.
     #[command(after_help = "Examples:\n  halectl events web\n  halectl events -w -A\n  \
-        halectl events -l app=web --time clock")]
+        halectl events -l app=web --time clock\n  halectl events --types Warning -o json")]
     Events(EventsArgs),
     /// Watch pods, what they use and what their probes give; or print that once.
     #[command(after_help = "Examples:\n  halectl top\n  halectl top pods\n  \

@@ -101,6 +101,7 @@ fn pods() -> Vec<v1::Pod> {
         namespace: namespace.into(),
         name: name.into(),
         phase: "Running".into(),
+        status: "Running".into(),
         created_at: 1_700_000_000_000_000_000,
         origin: "manifest".into(),
         uid: format!("uid-{name}"),
