@@ -135,7 +135,7 @@ async fn dispatch(options: Options) -> Outcome {
         Command::PortForward(args) => port_forward::port_forward(&address, namespace, args).await,
         Command::Cp(args) => copy::copy(&address, namespace, args).await,
         Command::Events(args) => events::events(&address, namespace, args).await,
-        Command::Top(args) => top::top(&address, named, args).await,
+        Command::Top(args) => top::top(&address, namespace, args).await,
         Command::Image(ImageCommand::Ls(args)) => image::list(&address, args).await,
         Command::Image(ImageCommand::Pull(args)) => image::pull(&address, args).await,
         Command::Image(ImageCommand::Import(args)) => image::import(&address, args).await,

@@ -13,6 +13,7 @@ use clap_complete::ArgValueCompleter;
 
 use super::client::Address;
 use super::complete;
+use super::top::Sort;
 pub(super) use pods::*;
 pub(super) use sessions::*;
 
@@ -110,8 +111,8 @@ pub(super) enum Command {
         halectl events -l app=web --time clock\n  halectl events --types Warning -o json")]
     Events(EventsArgs),
     /// Watch pods, what they use and what their probes give; or print that once.
-    #[command(after_help = "Examples:\n  halectl top\n  halectl top pods\n  \
-        halectl -n default top containers")]
+    #[command(after_help = "Examples:\n  halectl top -A\n  halectl top pods --sort-by memory\n  \
+        halectl top pod web --containers")]
     Top(TopArgs),
     /// List, pull, import and remove images.
     #[command(
@@ -181,6 +182,23 @@ pub(super) fn hinted(mut error: clap::Error) -> clap::Error {
 pub(super) struct TopArgs {
     /// Print a table of these, once. Not given, and on a terminal: the screen.
     pub(super) what: Option<TopKind>,
+    /// Only these pods: name, namespace/name, uid, or the beginning of an id.
+    #[arg(value_name = "NAME", add = ArgValueCompleter::new(complete::pods))]
+    pub(super) names: Vec<String>,
+    #[command(flatten)]
+    pub(super) among: Among,
+    /// A table of containers.
+    #[arg(long)]
+    pub(super) containers: bool,
+    /// The order.
+    #[arg(long, default_value = "name")]
+    pub(super) sort_by: Sort,
+    /// The table without its first line.
+    #[arg(long)]
+    pub(super) no_headers: bool,
+    /// A list of objects, once.
+    #[arg(long, short)]
+    pub(super) output: Option<ObjectFormat>,
 }
 
 /// What `top` prints a table of.

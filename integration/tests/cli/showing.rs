@@ -251,3 +251,22 @@ async fn a_pod_through_the_cri_is_described_as_far_as_the_cri_tells() {
     }
     assert!(!described.contains("secret"), "{described}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_pods_use_is_a_table_of_those_that_are_meant() {
+    let daemon = Daemon::start().await;
+    for name in ["api", "web"] {
+        daemon.apply(&probed(name)).await.unwrap();
+        daemon.settled(name, 0).await;
+    }
+    let top = well(&daemon, &["top", "pods", "web", "--no-headers"]);
+    assert!(top.starts_with("web ") && top.lines().count() == 1, "{top}");
+    let top = well(&daemon, &["top", "pods", "-l", "app=api", "--containers", "-A"]);
+    assert!(top.starts_with("NAMESPACE   POD   CONTAINER "), "{top}");
+    let top = well(&daemon, &["top", "pods", "-o", "json"]);
+    let top: serde_json::Value = serde_json::from_str(&top).unwrap();
+    assert!(top[1]["memoryBytes"].is_u64(), "{top}");
+    let none = run(&daemon, &["top", "pods", "-n", "empty"]);
+    let told = "halectl: there are no pods in namespace \"empty\"\n";
+    assert_eq!(none, (Some(0), String::new(), told.to_owned()));
+}

@@ -72,6 +72,8 @@ fn the_command_line_is_sound() {
         "halectl get pods web --field-selector status.phase=Running",
         "halectl events web --for pod/web",
         "halectl events --types Error",
+        "halectl top nodes",
+        "halectl top pods --sort-by size",
         "halectl port-forward web",
         "halectl port-forward web 80 --address somewhere",
         "halectl cp web:/a",
