@@ -5,6 +5,7 @@ mod images;
 mod server;
 mod sessions;
 mod shells;
+mod showing;
 mod terminal;
 mod unreachable;
 
@@ -148,7 +149,7 @@ fn logs_are_bytes_as_they_were() {
     let server = Server::start();
     let output = halectl(&server.socket(), &["logs", "web"]).output().unwrap();
     let told = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(told, "halectl: of container \"app\" of: app, side\n");
+    assert_eq!(told, "halectl: defaulted to container \"app\" out of: app, side\n");
     assert_eq!(output.stdout, b"first \xff\nline 1\nline 2\n");
     let text = well(&server, &["logs", "--timestamps", "-p", "-c", "app", "--tail", "3", "web"]);
     assert!(text.contains("\n2023-11-14T22:13:20.000000001Z line 1\n"), "{text}");
@@ -192,14 +193,27 @@ fn events_come_as_they_happen_until_interrupted() {
     let pid = nix::unistd::Pid::from_raw(child.id() as i32);
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).unwrap();
     assert_eq!(child.wait().unwrap().signal(), Some(2));
+    // What is waited for is said where there is no such pod.
+    let mut child = halectl(&server.socket(), &["events", "-w", "never"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let told = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+    assert_eq!(
+        told.take(2).collect::<Vec<_>>(),
+        ["halectl: there is no pod default/never", "halectl: waiting for events of that name"]
+    );
+    child.kill().unwrap();
+    child.wait().unwrap();
 
     let table = well(&server, &["events"]);
     assert!(table.starts_with("LAST SEEN "), "{table}");
-    assert_eq!(server.asked(), ["events /", "events default/"]);
+    assert_eq!(server.asked(), ["events /", "events /", "events default/"]);
     // Of one that is gone, and of one that never was.
     assert!(well(&server, &["events", "gone"]).contains("pod/gone"));
     let (code, _, error) = run(&server, &["events", "never"]);
-    assert_eq!((code, error.as_str()), (Some(0), "halectl: there is no pod default/never\n"));
+    assert_eq!((code, error.as_str()), (Some(1), "halectl: there is no pod default/never\n"));
     let labelled = well(&server, &["events", "-A", "-l", "app=web"]);
     assert!(labelled.contains("pod/web") && !labelled.contains("pod/gone"), "{labelled}");
 }
@@ -236,7 +250,7 @@ fn exec_with_a_time_limit_passes_on_output_and_code() {
     let (code, _, error) = run(&server, &["exec", "--timeout", "3", "web", "--", "0"]);
     assert_eq!(
         (code, error.as_str()),
-        (Some(0), "halectl: in container \"app\" of: app, side\nerr\n")
+        (Some(0), "halectl: defaulted to container \"app\" out of: app, side\nerr\n")
     );
     assert_eq!(server.asked(), ["exec a [\"42\", \"-l\"] 0", "exec a [\"0\"] 3"]);
     assert_eq!(
@@ -492,6 +506,8 @@ fn a_script_can_wait_and_reads_the_exit_code() {
     assert_eq!(waits(&["none"]), (Some(3), never));
     assert_eq!(waits(&["none", "--for=delete"]).0, Some(0));
     let both = "pod/web condition met\npod/db condition met\n".to_owned();
+    let (code, told) = waits(&["-A", "--for=create"]);
+    assert!(code == Some(2) && told.contains("Name them"), "{told}");
     let running = ["-A", "--for=jsonpath={.status.phase}=Running"];
     assert_eq!(waits(&running), (Some(0), both));
     let late = "halectl: pod/web: timed out after 1s\n".to_owned();

@@ -23,7 +23,7 @@ struct Terminal {
 }
 
 impl Terminal {
-    fn start(daemon: &Daemon) -> Self {
+    fn start(daemon: &Daemon, term: &str) -> Self {
         let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
         grantpt(&master).unwrap();
         unlockpt(&master).unwrap();
@@ -37,7 +37,7 @@ impl Terminal {
             .args(["--ctty", env!("CARGO_BIN_EXE_halectl"), "--socket"])
             .arg(daemon.socket())
             .arg("top")
-            .env("TERM", "xterm-256color")
+            .env("TERM", term)
             .stdin(Stdio::from(open()))
             .stdout(Stdio::from(open()))
             .stderr(Stdio::from(open()))
@@ -119,8 +119,8 @@ async fn a_container_is_restarted_from_the_screen_and_the_terminal_is_as_it_was(
     let daemon = Daemon::start().await;
     web(&daemon).await;
     container(&daemon, |container| container.reason == "Healthy").await;
-    let mut terminal = Terminal::start(&daemon);
-    terminal.until("default/web").await;
+    let mut terminal = Terminal::start(&daemon, "xterm-256color");
+    terminal.until("web ").await;
     terminal.until("liveness").await;
     // To the container, and its page.
     terminal.press("j\r");
@@ -137,9 +137,16 @@ async fn a_container_is_restarted_from_the_screen_and_the_terminal_is_as_it_was(
     terminal.press("q");
     terminal.ended().await;
 
+    // A terminal that is only for lines gets lines.
+    let mut dumb = Terminal::start(&daemon, "dumb");
+    dumb.until("MEMORY").await;
+    assert!(dumb.child.wait().unwrap().success());
+    let written = dumb.written.lock().unwrap().clone();
+    assert!(!written.contains('\u{1b}'), "{written:?}");
+
     // A signal ends it as well as a key.
-    let terminal = Terminal::start(&daemon);
-    terminal.until("default/web").await;
+    let terminal = Terminal::start(&daemon, "xterm-256color");
+    terminal.until("web ").await;
     let pid = nix::unistd::Pid::from_raw(terminal.child.id().try_into().unwrap());
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
     terminal.ended().await;
@@ -162,9 +169,9 @@ async fn without_a_terminal_there_is_a_table_and_what_haled_does_not_restart_is_
         let words = |line: &str| line.split_whitespace().take(2).collect::<Vec<_>>().join(" ");
         table.lines().map(words).collect()
     };
-    assert_eq!(names(top(&[])), ["NAMESPACE POD", "default plain"]);
+    assert_eq!(names(top(&["-A"])), ["NAMESPACE POD", "default plain"]);
     assert_eq!(names(top(&["pods"])), names(top(&[])));
-    let table = top(&["containers"]);
+    let table = top(&["containers", "-A"]);
     let words: Vec<_> = table.lines().nth(1).unwrap().split_whitespace().collect();
     assert_eq!(words[..3], ["default", "plain", "app"], "{table}");
     assert!(words[4].ends_with("Ki") || words[4].ends_with("Mi"), "{table}");

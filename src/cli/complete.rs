@@ -16,7 +16,7 @@ use crate::proto::haled::{Field, Pod};
 use super::client::Address;
 use super::copy::Place;
 use super::options::{DEFAULT_NAMESPACE, Options};
-use super::{Failure, explain, names, pods};
+use super::{Failure, explain, names, pods, wait};
 
 /// How long someone who presses Tab waits at most.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -24,6 +24,20 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// `pods`, for commands that say what they are about.
 pub(super) fn kinds(current: &OsStr) -> Vec<Candidate> {
     starting(["pods", "pod"].map(Candidate::new).into(), current)
+}
+
+/// What `get` prints.
+pub(super) fn formats(current: &OsStr) -> Vec<Candidate> {
+    let formats = ["wide", "json", "yaml", "name", "jsonpath=", "custom-columns="];
+    starting(formats.map(Candidate::new).into(), current)
+}
+
+/// What can be waited for.
+pub(super) fn wanted(current: &OsStr) -> Vec<Candidate> {
+    let conditions = wait::CONDITIONS.map(|name| Candidate::new(format!("condition={name}")));
+    let phases = wait::PHASES.map(|name| Candidate::new(format!("phase={name}")));
+    let others = ["jsonpath=", "create", "delete"].map(Candidate::new);
+    starting(conditions.into_iter().chain(phases).chain(others).collect(), current)
 }
 
 /// Pods of the namespace by name, and once there is a slash those of all by their full names.

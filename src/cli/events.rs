@@ -6,33 +6,36 @@ use crate::proto::haled::{Event, EventsRequest};
 
 use super::age::{clock, now, since};
 use super::client::{self, Address};
-use super::options::{EventsArgs, TimeFormat};
+use super::options::{EventType, EventsArgs, ObjectFormat, TimeFormat};
 use super::output::{complain, line, print};
 use super::selector::Selector;
 use super::table::{lined_up, table as columns};
-use super::{Failure, Outcome, names, pods};
+use super::{Failure, Outcome, json, names, pods};
 
 const HEADING: [&str; 5] = ["TIME", "TYPE", "REASON", "OBJECT", "MESSAGE"];
 /// Columns of a stream, whose widest cell nobody knows yet.
 const WIDTHS: [usize; 5] = [15, 9, 18, 26, 0];
 
 /// `halectl events`.
-pub(super) async fn events(address: &Address, namespace: &str, args: EventsArgs) -> Outcome {
+pub(super) async fn events(address: &Address, namespace: &str, mut args: EventsArgs) -> Outcome {
+    args.names.extend(args.of.take());
     let mut which = Which::new(address, namespace, &args).await?;
     let everywhere = args.among.all_namespaces || !args.names.is_empty();
     let namespace = if everywhere { String::new() } else { namespace.to_owned() };
     let mut stream = stream(address, namespace, String::new(), args.watch).await?;
-    if !args.watch {
-        let mut events = Vec::new();
-        while let Some(event) = stream.message().await? {
-            if which.has(&event).await? {
-                events.push(event);
-            }
+    if args.watch {
+        return follow(&mut stream, which, &args).await;
+    }
+    let mut events = Vec::new();
+    while let Some(event) = stream.message().await? {
+        if which.has(&event).await? {
+            events.push(event);
         }
-        if events.is_empty() {
-            which.complain();
-            return Ok(ExitCode::SUCCESS);
-        }
+    }
+    if let Some(format) = args.output {
+        let list = json::list(events.iter().map(json::event).collect());
+        print(json::written(&list, format)?)?;
+    } else if !events.is_empty() {
         let now = now();
         print(match args.time {
             None | Some(TimeFormat::Age) => table(&events, now),
@@ -41,29 +44,54 @@ pub(super) async fn events(address: &Address, namespace: &str, args: EventsArgs)
                 columns(&HEADING, &rows(&events, |at| time(format, at, first, now)))
             }
         })?;
-        return Ok(ExitCode::SUCCESS);
+    } else if which.missing.is_empty() {
+        complain("there are no events");
+    }
+    which.missing.iter().for_each(|(_, why)| complain(why));
+    Ok(if which.missing.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Events as they come, to the end of the stream.
+async fn follow(
+    stream: &mut tonic::Streaming<Event>,
+    mut which: Which<'_>,
+    args: &EventsArgs,
+) -> Outcome {
+    for (_, why) in &which.missing {
+        complain(&format!("{why}\nwaiting for events of that name"));
     }
     let format = args.time.unwrap_or(TimeFormat::Clock);
-    print(lined_up(&HEADING.map(str::to_owned), &WIDTHS))?;
+    if args.output.is_none() {
+        print(lined_up(&HEADING.map(str::to_owned), &WIDTHS))?;
+    }
     let mut first = None;
     while let Some(event) = stream.message().await? {
-        if which.has(&event).await? {
-            let first = *first.get_or_insert(event.at);
-            print(streamed(&event, format, first, now()))?;
+        if !which.has(&event).await? {
+            continue;
         }
+        let first = *first.get_or_insert(event.at);
+        print(match args.output {
+            None => streamed(&event, format, first, now()),
+            Some(ObjectFormat::Json) => json::written(&json::event(&event), ObjectFormat::Json)?,
+            Some(ObjectFormat::Yaml) => {
+                format!("---\n{}", json::written(&json::event(&event), ObjectFormat::Yaml)?)
+            }
+        })?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// Whose events are shown.
+/// Which events are shown.
 struct Which<'a> {
     address: &'a Address,
     /// `None`: everyone's.
     keys: Option<Vec<(String, String)>>,
     /// Of pods that come later.
     selector: Option<&'a Selector>,
-    /// There is no such pod, unless it has left events.
-    missing: Option<String>,
+    /// Empty: all.
+    types: &'a [EventType],
+    /// Of those that are named, what is said of each that is no pod and has left no events.
+    missing: Vec<((String, String), String)>,
 }
 
 impl<'a> Which<'a> {
@@ -73,7 +101,8 @@ impl<'a> Which<'a> {
         args: &'a EventsArgs,
     ) -> Result<Self, Failure> {
         let selector = args.among.selector.as_ref();
-        let mut which = Self { address, keys: None, selector, missing: None };
+        let types = &args.types;
+        let mut which = Self { address, keys: None, selector, types, missing: Vec::new() };
         if args.names.is_empty() && selector.is_none() {
             return Ok(which);
         }
@@ -88,9 +117,9 @@ impl<'a> Which<'a> {
             keys.push(match names::pod(&pods, namespace, name) {
                 Ok(pod) => pods::key(pod),
                 Err(why) => {
-                    which.missing = Some(why);
-                    let (space, name) = name.split_once('/').unwrap_or((namespace, name));
-                    (space.to_owned(), name.to_owned())
+                    let key = names::key(namespace, name);
+                    which.missing.push((key.clone(), why));
+                    key
                 }
             });
         }
@@ -99,8 +128,11 @@ impl<'a> Which<'a> {
     }
 
     async fn has(&mut self, event: &Event) -> Result<bool, Failure> {
-        let Some(keys) = &mut self.keys else { return Ok(true) };
+        let of_type = if event.warning { EventType::Warning } else { EventType::Normal };
+        let is_of_type = self.types.is_empty() || self.types.contains(&of_type);
+        let Some(keys) = &mut self.keys else { return Ok(is_of_type) };
         let key = (event.namespace.clone(), event.pod.clone());
+        self.missing.retain(|(missing, _)| *missing != key);
         let mut has = keys.contains(&key);
         if let Some(selector) = self.selector.filter(|_| !has) {
             let pods = pods::list(self.address).await?;
@@ -110,12 +142,7 @@ impl<'a> Which<'a> {
                 keys.push(key);
             }
         }
-        Ok(has)
-    }
-
-    /// There was none.
-    fn complain(&self) {
-        complain(self.missing.as_deref().unwrap_or("there are no events"));
+        Ok(has && is_of_type)
     }
 }
 

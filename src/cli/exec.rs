@@ -80,7 +80,7 @@ pub(super) async fn attach(address: &Address, namespace: &str, args: AttachArgs)
 fn tell_choice(pod: &Pod, chosen: &str, named: bool) {
     if !named && pod.containers.len() > 1 {
         let names: Vec<_> = pod.containers.iter().map(|c| c.name.as_str()).collect();
-        complain(&format!("in container \"{chosen}\" of: {}", names.join(", ")));
+        complain(&format!("defaulted to container \"{chosen}\" out of: {}", names.join(", ")));
     }
 }
 

@@ -2,13 +2,15 @@
 
 use std::process::ExitCode;
 
-use crate::proto::haled::Pod;
+use serde_json::{Value, json};
+
+use crate::proto::haled::{Container, Pod, ProbeStatus};
 
 use super::age::since;
 use super::client::Address;
 use super::options::HealthArgs;
 use super::output::{complain, print};
-use super::{Outcome, age, names, pods, table};
+use super::{Outcome, age, json, names, pods, table};
 
 const RUNNING: &str = "Running";
 /// A probe fails, or hasn't passed yet.
@@ -16,17 +18,49 @@ const UNHEALTHY: u8 = 3;
 
 /// `halectl health`.
 pub(super) async fn health(address: &Address, namespace: &str, args: HealthArgs) -> Outcome {
-    let pods = pods::chosen(address, namespace, &args.names, &args.among).await?;
+    let mut chosen = pods::chosen(pods::list(address).await?, namespace, &args.names, &args.among);
     // What has done its work is asked nothing any more.
-    let pods: Vec<Pod> = pods.into_iter().filter(|pod| pod.phase != "Succeeded").collect();
-    let rows = rows(&pods, age::now());
-    if rows.is_empty() {
+    chosen.pods.retain(|pod| pod.phase != "Succeeded");
+    let rows = rows(&chosen.pods, age::now());
+    if let Some(format) = args.output {
+        print(json::written(&objects(&chosen.pods), format)?)?;
+    } else if !rows.is_empty() {
+        let heading = ["POD", "CONTAINER", "PROBE", "RESULT", "IN A ROW", "LAST RUN", "OUTPUT"];
+        print(table::table(&heading, &rows))?;
+    } else if chosen.missing.is_empty() {
         complain("there are no probes");
-        return Ok(ExitCode::SUCCESS);
     }
-    let heading = ["POD", "CONTAINER", "PROBE", "RESULT", "IN A ROW", "LAST RUN", "OUTPUT"];
-    print(table::table(&heading, &rows))?;
-    Ok(if pods.iter().all(is_well) { ExitCode::SUCCESS } else { ExitCode::from(UNHEALTHY) })
+    let well = chosen.pods.iter().all(is_well);
+    let code = chosen.end();
+    Ok(if well { code } else { ExitCode::from(UNHEALTHY) })
+}
+
+/// Every probe, as an object.
+fn objects(pods: &[Pod]) -> Value {
+    let mut objects = Vec::new();
+    for pod in pods {
+        for container in names::containers(pod) {
+            objects.extend(container.probes.iter().map(|probe| object(pod, container, probe)));
+        }
+    }
+    objects.into()
+}
+
+fn object(pod: &Pod, container: &Container, probe: &ProbeStatus) -> Value {
+    json!({
+        "namespace": pod.namespace,
+        "pod": pod.name,
+        "container": container.name,
+        "containerState": container.state,
+        "probe": probe.kind,
+        "handler": probe.handler,
+        "result": probe.result,
+        "inARow": probe.run,
+        "successThreshold": probe.success_threshold,
+        "failureThreshold": probe.failure_threshold,
+        "lastRunTime": json::time(probe.last_run_at),
+        "lastOutput": probe.last_output,
+    })
 }
 
 /// Every container with probes runs, and all of them pass.
@@ -44,11 +78,6 @@ pub(super) fn rows(pods: &[Pod], now: i64) -> Vec<Vec<String>> {
     for pod in pods {
         for container in names::containers(pod) {
             for probe in &container.probes {
-                let limit = if probe.result == "Success" {
-                    probe.failure_threshold
-                } else {
-                    probe.success_threshold
-                };
                 let last = match probe.last_run_at {
                     0 => "never".to_owned(),
                     at => format!("{} ago", since(at, now)),
@@ -64,7 +93,7 @@ pub(super) fn rows(pods: &[Pod], now: i64) -> Vec<Vec<String>> {
                     container.name.clone(),
                     probe.kind.clone(),
                     probe.result.clone(),
-                    format!("{} (turns at {limit})", probe.run),
+                    in_a_row(probe),
                     last,
                     output,
                 ]);
@@ -72,4 +101,17 @@ pub(super) fn rows(pods: &[Pod], now: i64) -> Vec<Vec<String>> {
         }
     }
     rows
+}
+
+/// `18 ok, fails at 2`: the last runs alike, and how many of the others would change the result.
+pub(super) fn in_a_row(probe: &ProbeStatus) -> String {
+    if probe.run == 0 {
+        return "none yet".to_owned();
+    }
+    let alike = if probe.last_success { "ok" } else { "failed" };
+    let turns = match (probe.result.as_str(), probe.last_success) {
+        ("Success", _) | ("Unknown", false) => format!("fails at {}", probe.failure_threshold),
+        _ => format!("passes at {}", probe.success_threshold),
+    };
+    format!("{} {alike}, {turns}", probe.run)
 }

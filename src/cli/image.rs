@@ -14,6 +14,7 @@ use crate::proto::haled::{
 };
 
 use super::client::{self, Address};
+use super::json::written;
 use super::options::{InspectArgs, ListArgs, ListFormat, ObjectFormat, PruneArgs, RemoveArgs};
 use super::output::{complain, line, print};
 use super::table::table;
@@ -91,15 +92,6 @@ fn listed(images: &[ImageSummary]) -> Value {
         })
     };
     images.iter().map(object).collect()
-}
-
-/// With a newline at its end.
-fn written(value: &Value, format: ObjectFormat) -> Result<String, Failure> {
-    match format {
-        ObjectFormat::Json => Ok(format!("{value:#}\n")),
-        ObjectFormat::Yaml => serde_saphyr::to_string(value)
-            .map_err(|error| Failure::Message(format!("cannot write it as YAML: {error}"))),
-    }
 }
 
 /// A row for each tag; an image without one has a row all the same. `wide`: nothing is

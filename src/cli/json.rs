@@ -1,11 +1,12 @@
-//! Pods as Kubernetes v1 objects: what haled tells of them, in the fields that kubectl's users
+//! Pods and events as Kubernetes v1 objects: what haled tells of them, in the fields that kubectl's users
 //! and `jq` scripts look at.
 
 use serde_json::{Map, Value, json};
 
-use crate::proto::haled::{Condition, Container, Pod};
+use crate::proto::haled::{Condition, Container, Event, Pod};
 
 use super::age::rfc3339;
+use super::options::ObjectFormat;
 use super::{Failure, status};
 
 /// A v1 Pod for one, else a v1 List; with a newline at its end.
@@ -15,26 +16,65 @@ pub(super) fn pods(pods: &[Pod], one: bool) -> String {
 
 /// The same as YAML.
 pub(super) fn yaml(pods: &[Pod], one: bool) -> Result<String, Failure> {
-    let text = serde_saphyr::to_string(&object_of(pods, one));
-    text.map_err(|error| Failure::Message(format!("cannot write it as YAML: {error}")))
+    written(&object_of(pods, one), ObjectFormat::Yaml)
 }
 
-fn object_of(pods: &[Pod], one: bool) -> Value {
+/// Any object, with a newline at its end.
+pub(super) fn written(value: &Value, format: ObjectFormat) -> Result<String, Failure> {
+    match format {
+        ObjectFormat::Json => Ok(format!("{value:#}\n")),
+        ObjectFormat::Yaml => serde_saphyr::to_string(value)
+            .map_err(|error| Failure::Message(format!("cannot write it as YAML: {error}"))),
+    }
+}
+
+/// A v1 List.
+pub(super) fn list(items: Vec<Value>) -> Value {
+    json!({"apiVersion": "v1", "kind": "List", "items": items})
+}
+
+/// A v1 Event.
+pub(super) fn event(event: &Event) -> Value {
+    let container = Some(&event.container).filter(|name| !name.is_empty());
+    let object = known([
+        ("apiVersion", text("v1")),
+        ("kind", text("Pod")),
+        ("namespace", text(&event.namespace)),
+        ("name", text(&event.pod)),
+        ("fieldPath", container.map(|name| format!("spec.containers{{{name}}}").into())),
+    ]);
+    json!({
+        "apiVersion": "v1",
+        "kind": "Event",
+        "metadata": {
+            "name": format!("{}.{:x}", event.pod, event.at),
+            "namespace": event.namespace,
+            "creationTimestamp": time(event.at),
+        },
+        "involvedObject": object,
+        "type": if event.warning { "Warning" } else { "Normal" },
+        "reason": event.reason,
+        "message": event.message,
+        "count": event.count,
+        "lastTimestamp": time(event.at),
+        "source": {"component": "haled"},
+    })
+}
+
+/// The object that both print.
+pub(super) fn object_of(pods: &[Pod], one: bool) -> Value {
     let mut items: Vec<Value> = pods.iter().map(self::object).collect();
     if one && items.len() == 1 {
         return items.remove(0);
     }
-    json!({"apiVersion": "v1", "kind": "List", "items": items})
+    list(items)
 }
 
 /// A pod: a manifest's as it was applied, with what became of it.
 pub(super) fn object(pod: &Pod) -> Value {
     let written: Value = serde_json::from_str(&pod.manifest).unwrap_or_default();
     let field = |name: &str| written.get(name).and_then(Value::as_object).cloned();
-    let mut spec = field("spec").unwrap_or_else(|| {
-        let known = pod.containers.iter().map(|c| json!({"name": c.name, "image": c.image}));
-        Map::from_iter([("containers".to_owned(), known.collect())])
-    });
+    let mut spec = spec(pod);
     spec.extend(known([("nodeName", text(&pod.node_name))]));
     let mut metadata = field("metadata").unwrap_or_else(|| {
         let maps = [("labels", &pod.labels), ("annotations", &pod.annotations)];
@@ -60,6 +100,19 @@ pub(super) fn object(pod: &Pod) -> Value {
         "spec": spec,
         "status": stated(pod),
     })
+}
+
+/// What is wanted of a pod: a manifest's as it was applied, else as far as haled told.
+pub(super) fn spec(pod: &Pod) -> Map<String, Value> {
+    let object = |text: &str| serde_json::from_str::<Map<String, Value>>(text).unwrap_or_default();
+    match object(&pod.manifest).remove("spec") {
+        Some(Value::Object(spec)) => spec,
+        _ if !pod.spec.is_empty() => object(&pod.spec),
+        _ => {
+            let known = pod.containers.iter().map(|c| json!({"name": c.name, "image": c.image}));
+            Map::from_iter([("containers".to_owned(), known.collect())])
+        }
+    }
 }
 
 fn stated(pod: &Pod) -> Map<String, Value> {
@@ -159,6 +212,7 @@ fn text(text: &str) -> Option<Value> {
     (!text.is_empty()).then(|| text.into())
 }
 
-fn time(at: i64) -> Option<Value> {
+/// `None`: it did not happen.
+pub(super) fn time(at: i64) -> Option<Value> {
     rfc3339(at).map(Value::from)
 }

@@ -3,8 +3,7 @@
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
-use futures_util::StreamExt as _;
-use futures_util::stream::select_all;
+use futures_util::{StreamExt as _, stream};
 
 use crate::proto::haled::{LogLine, LogsRequest, Pod};
 
@@ -12,7 +11,8 @@ use super::age::{now, rfc3339_nano};
 use super::client::{self, Address};
 use super::options::LogsArgs;
 use super::output::{complain, print};
-use super::{Failure, Outcome, names, output, pods};
+use super::pods::{self, Chosen};
+use super::{Failure, Outcome, names, output};
 
 /// Lines of each, where many pods are chosen by their labels: kubectl's.
 const TAIL_OF_MANY: u32 = 10;
@@ -24,50 +24,94 @@ struct Log {
     request: LogsRequest,
     /// Before each line; empty where there is only one log.
     prefix: String,
+    timestamps: bool,
+    /// Bytes that may still be printed.
+    left: Option<u64>,
+}
+
+/// A log that is being read.
+struct Reading {
+    log: Log,
+    lines: tonic::Streaming<LogLine>,
+}
+
+impl Reading {
+    /// A connection for each: they are read at once, and none may wait for another.
+    async fn open(address: &Address, log: Log) -> Result<Self, Failure> {
+        let mut haled = client::haled(address).await?;
+        let lines = haled.logs(log.request.clone()).await?.into_inner();
+        Ok(Self { log, lines })
+    }
+
+    /// The next line as it is printed.
+    async fn next(&mut self) -> Result<Option<Vec<u8>>, Failure> {
+        if self.log.left == Some(0) {
+            return Ok(None);
+        }
+        let Some(line) = self.lines.message().await? else { return Ok(None) };
+        let mut bytes = written(&line, self.log.timestamps);
+        if let Some(left) = &mut self.log.left {
+            bytes.truncate(usize::try_from(*left).unwrap_or(usize::MAX));
+            *left -= bytes.len() as u64;
+        }
+        Ok(Some([self.log.prefix.as_bytes(), &bytes].concat()))
+    }
 }
 
 /// `halectl logs`: stdout and stderr of the containers, both to stdout, as `kubectl logs` does.
 pub(super) async fn logs(address: &Address, namespace: &str, args: LogsArgs) -> Outcome {
-    let pods = pods::chosen(address, namespace, &args.names, &args.among).await?;
-    let logs = wanted(&pods, &args)?;
-    if logs.is_empty() {
-        complain("there are no such pods");
-        return Ok(ExitCode::SUCCESS);
+    let chosen = pods::chosen(pods::list(address).await?, namespace, &args.names, &args.among);
+    refuse_container(&chosen, &args)?;
+    let logs = wanted(&chosen.pods, &args)?;
+    if logs.is_empty() && chosen.missing.is_empty() {
+        complain(&format!("there are no pods{}", pods::place(namespace, &args.among)));
     }
-    // A connection for each: they are read at once, and none may wait for another.
-    let open = async |log: &Log| -> Result<_, Failure> {
-        let mut haled = client::haled(address).await?;
-        Ok(haled.logs(log.request.clone()).await?.into_inner())
-    };
-    if args.follow && logs.len() > 1 {
+    // Before what may never end.
+    let mut failed = !chosen.missing.is_empty();
+    chosen.end();
+    let several = logs.len() > 1;
+    if args.follow && several {
         let mut streams = Vec::new();
         for log in logs {
-            let stream = open(&log).await?;
-            streams.push(stream.map(move |line| (line, log.prefix.clone())));
+            let reading = Reading::open(address, log).await?;
+            let lines = stream::try_unfold(reading, async |mut reading| {
+                Ok::<_, Failure>(reading.next().await?.map(|line| (line, reading)))
+            });
+            streams.push(Box::pin(lines));
         }
-        let mut lines = select_all(streams);
-        while let Some((line, prefix)) = lines.next().await {
-            print(written(&line?, &prefix, args.timestamps))?;
+        let mut lines = stream::select_all(streams);
+        while let Some(line) = lines.next().await {
+            print(line?)?;
         }
-        return Ok(ExitCode::SUCCESS);
-    }
-    let mut failed = false;
-    let several = logs.len() > 1;
-    for log in logs {
-        let mut lines = match open(&log).await {
-            // One that has no log yet keeps nobody from reading the others.
-            Err(Failure::Message(why)) if several => {
-                complain(&why);
-                failed = true;
-                continue;
+    } else {
+        for log in logs {
+            let mut reading = match Reading::open(address, log).await {
+                // One that has no log yet keeps nobody from reading the others.
+                Err(Failure::Message(why)) if several => {
+                    complain(&why);
+                    failed = true;
+                    continue;
+                }
+                opened => opened?,
+            };
+            while let Some(line) = reading.next().await? {
+                print(line)?;
             }
-            opened => opened?,
-        };
-        while let Some(line) = lines.message().await? {
-            print(written(&line, &log.prefix, args.timestamps))?;
         }
     }
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// kubectl's `logs POD CONTAINER`: here every name is a pod's.
+fn refuse_container(chosen: &Chosen, args: &LogsArgs) -> Result<(), Failure> {
+    let ([pod, name], [found], [why]) = (&args.names[..], &chosen.pods[..], &chosen.missing[..])
+    else {
+        return Ok(());
+    };
+    if names::containers(found).any(|container| container.name == *name) {
+        return Err(Failure::Message(format!("{why}; of {pod}'s container: -c {name}")));
+    }
+    Ok(())
 }
 
 /// The logs that are asked for.
@@ -82,7 +126,8 @@ fn wanted(pods: &[Pod], args: &LogsArgs) -> Result<Vec<Log>, Failure> {
         let container = container.map_err(Failure::Message)?;
         if args.container.is_none() && pod.containers.len() > 1 {
             let all: Vec<_> = names::containers(pod).map(|c| c.name.as_str()).collect();
-            complain(&format!("of container \"{}\" of: {}", container.name, all.join(", ")));
+            let (name, all) = (&container.name, all.join(", "));
+            complain(&format!("defaulted to container \"{name}\" out of: {all}"));
         }
         names.push((pod, container.name.clone()));
     }
@@ -115,6 +160,8 @@ fn wanted(pods: &[Pod], args: &LogsArgs) -> Result<Vec<Log>, Failure> {
             previous: args.previous,
             since,
         },
+        timestamps: args.timestamps,
+        left: args.limit_bytes,
     };
     Ok(names.into_iter().enumerate().map(log).collect())
 }
@@ -129,9 +176,8 @@ pub(super) fn prefix(pod: &Pod, container: &str, full: bool, number: Option<usiz
     }
 }
 
-fn written(line: &LogLine, prefix: &str, timestamps: bool) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(prefix.len() + line.line.len() + 32);
-    bytes.extend_from_slice(prefix.as_bytes());
+fn written(line: &LogLine, timestamps: bool) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(line.line.len() + 32);
     if timestamps {
         bytes.extend_from_slice(rfc3339_nano(line.at).as_bytes());
         bytes.push(b' ');

@@ -4,7 +4,7 @@
 //! but the generated protocol is used here, and the codec of SPDY frames, which is a protocol
 //! as well. `options` is the command line, `client` the connection, `session` what the
 //! streaming server's URLs lead to; a file each for a family of commands; `names`, `selector`,
-//! `status`, `age`, `table`, `describe` and `json` are pure.
+//! `path`, `status`, `age`, `table` and `json` are pure.
 //!
 //! Answers go to stdout, everything else to stderr as `halectl: …`. Exit codes: 0, 1 for a
 //! failure, 2 for a command line that isn't understood, 3 where `wait` or `health` have a bad
@@ -21,6 +21,7 @@ mod describe;
 mod events;
 mod exec;
 mod explain;
+mod get;
 mod health;
 mod image;
 mod json;
@@ -28,6 +29,7 @@ mod logs;
 mod names;
 mod options;
 mod output;
+mod path;
 mod pods;
 mod port_forward;
 mod selector;
@@ -120,8 +122,8 @@ async fn obey(options: Options) -> Outcome {
     let namespace = named.unwrap_or(options::DEFAULT_NAMESPACE);
     match command {
         Command::Apply(args) => pods::apply(&address, named, args).await,
-        Command::Get(args) => pods::get(&address, namespace, args).await,
-        Command::Describe(args) => pods::describe(&address, namespace, args).await,
+        Command::Get(args) => get::get(&address, namespace, args).await,
+        Command::Describe(args) => describe::command(&address, namespace, args).await,
         Command::Health(args) => health::health(&address, namespace, args).await,
         Command::Wait(args) => wait::wait(&address, namespace, args).await,
         Command::Annotate(args) => annotate::annotate(args).await,
@@ -132,7 +134,7 @@ async fn obey(options: Options) -> Outcome {
         Command::PortForward(args) => port_forward::port_forward(&address, namespace, args).await,
         Command::Cp(args) => copy::copy(&address, namespace, args).await,
         Command::Events(args) => events::events(&address, namespace, args).await,
-        Command::Top(args) => top::top(&address, named, args).await,
+        Command::Top(args) => top::top(&address, namespace, args).await,
         Command::Images(args) | Command::Image(ImageCommand::Ls(args)) => {
             image::list(&address, args).await
         }

@@ -66,6 +66,16 @@ pub(super) fn pod<'p>(pods: &'p [Pod], namespace: &str, text: &str) -> Result<&'
     }
 }
 
+/// Namespace and name of a pod that may not be there.
+pub(super) fn key(namespace: &str, text: &str) -> (String, String) {
+    let (space, name) = match text.split_once('/') {
+        Some((kind, name)) if TYPES.contains(&kind) => (namespace, name),
+        Some(whole) => whole,
+        None => (namespace, text),
+    };
+    (space.to_owned(), name.to_owned())
+}
+
 fn by_id<'p>(pods: &'p [Pod], text: &str) -> Vec<&'p Pod> {
     if let Some(pod) = pods.iter().find(|pod| !text.is_empty() && pod.uid == text) {
         return vec![pod];

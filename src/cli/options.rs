@@ -13,6 +13,7 @@ use clap_complete::ArgValueCompleter;
 
 use super::client::Address;
 use super::complete;
+use super::top::Sort;
 pub(super) use elsewhere::hinted;
 pub(super) use pods::*;
 pub(super) use sessions::*;
@@ -61,7 +62,8 @@ pub(super) enum Command {
     Apply(ApplyArgs),
     /// List pods.
     #[command(after_help = "Examples:\n  halectl get pods -A -o wide\n  \
-        halectl get pods -l app=web,tier!=back -w\n  halectl get pod web -o yaml")]
+        halectl get pods -l app=web,tier!=back -w\n  halectl get pod web -o yaml\n  \
+        halectl get pod web -o jsonpath='{.status.podIP}'")]
     Get(GetArgs),
     /// Show pods in full: containers, health, probes, events.
     #[command(
@@ -110,11 +112,11 @@ pub(super) enum Command {
     Delete(DeleteArgs),
     /// Show what happened to pods.
     #[command(after_help = "Examples:\n  halectl events web\n  halectl events -w -A\n  \
-        halectl events -l app=web --time clock")]
+        halectl events -l app=web --time clock\n  halectl events --types Warning -o json")]
     Events(EventsArgs),
     /// Watch pods, what they use and what their probes give; or print that once.
-    #[command(after_help = "Examples:\n  halectl top\n  halectl top pods\n  \
-        halectl -n default top containers")]
+    #[command(after_help = "Examples:\n  halectl top -A\n  halectl top pods --sort-by memory\n  \
+        halectl top pod web --containers")]
     Top(TopArgs),
     /// List, pull, import and remove images.
     #[command(
@@ -156,6 +158,23 @@ pub(super) enum Command {
 pub(super) struct TopArgs {
     /// Print a table of these, once. Not given, and on a terminal: the screen.
     pub(super) what: Option<TopKind>,
+    /// Only these pods: name, namespace/name, uid, or the beginning of an id.
+    #[arg(value_name = "NAME", add = ArgValueCompleter::new(complete::pods))]
+    pub(super) names: Vec<String>,
+    #[command(flatten)]
+    pub(super) among: Among,
+    /// A table of containers.
+    #[arg(long)]
+    pub(super) containers: bool,
+    /// The order.
+    #[arg(long, default_value = "name")]
+    pub(super) sort_by: Sort,
+    /// The table without its first line.
+    #[arg(long)]
+    pub(super) no_headers: bool,
+    /// A list of objects, once.
+    #[arg(long, short)]
+    pub(super) output: Option<ObjectFormat>,
 }
 
 /// What `top` prints a table of.

@@ -44,10 +44,16 @@ pub(super) fn refuse(error: &clap::Error) -> ExitCode {
     u8::try_from(error.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from)
 }
 
-/// Whether there are colours: on a terminal only, and not where NO_COLOR says so
+/// Whether there are colours: on a terminal that has them, and not where NO_COLOR says so
 /// (no-color.org: set and not empty).
 pub(super) fn colours(terminal: bool) -> bool {
-    terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+    let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    terminal && !refused && !is_dumb()
+}
+
+/// Whether the terminal, if there is one, takes lines of text and nothing else.
+pub(super) fn is_dumb() -> bool {
+    std::env::var_os("TERM").is_none_or(|term| term.is_empty() || term == "dumb")
 }
 
 /// Text from a container or a registry, fit for a terminal: control characters are shown, not

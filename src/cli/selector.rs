@@ -1,7 +1,11 @@
-//! Label selectors, in kubectl's grammar. Pure.
+//! Selectors of labels and of fields, in kubectl's grammar. Pure.
 
 use std::collections::HashMap;
 use std::str::FromStr;
+
+use serde_json::Value;
+
+use super::path::{Path, by_commas};
 
 /// What a pod's labels must be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -101,6 +105,32 @@ fn word_of(text: &str, may_be_empty: bool) -> Result<String, String> {
     }
 }
 
+/// `status.phase=Running,metadata.name!=web`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct FieldSelector(Vec<(Path, bool, String)>);
+
+impl FieldSelector {
+    pub(super) fn matches(&self, value: &Value) -> bool {
+        self.0.iter().all(|(path, wanted, text)| (path.text(value) == *text) == *wanted)
+    }
+}
+
+impl FromStr for FieldSelector {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let requirement = |part: &str| {
+            for (sign, wanted) in [("!=", false), ("==", true), ("=", true)] {
+                if let Some((path, value)) = part.split_once(sign) {
+                    return Ok((path.trim().parse()?, wanted, value.trim().to_owned()));
+                }
+            }
+            Err(format!("\"{part}\": status.phase=Running would be one, or !="))
+        };
+        by_commas(text).into_iter().map(requirement).collect::<Result<_, String>>().map(Self)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -152,5 +182,14 @@ mod tests {
         ] {
             bad.parse::<Selector>().expect_err(bad);
         }
+    }
+
+    #[test]
+    fn fields_are_places_in_the_object() {
+        let pod = serde_json::json!({"metadata": {"name": "web"}, "status": {"count": 7}});
+        let fits = |text: &str| text.parse::<FieldSelector>().unwrap().matches(&pod);
+        assert!(fits("metadata.name=web,status.count==7") && fits("spec.x="));
+        assert!(!fits("metadata.name!=web") && !fits("status.count=8"));
+        "name".parse::<FieldSelector>().unwrap_err();
     }
 }

@@ -7,19 +7,27 @@ const GAP: usize = 3;
 
 /// A heading and rows below it, each column as wide as its widest cell.
 pub(super) fn table(heading: &[&str], rows: &[Vec<String>]) -> String {
-    let clean: Vec<Vec<String>> =
-        rows.iter().map(|row| row.iter().map(|cell| output::line(cell)).collect()).collect();
-    let width = |column: usize| {
-        let cells = clean.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count());
-        cells.chain([heading[column].len()]).max().unwrap_or(0) + GAP
-    };
-    let widths: Vec<usize> = (0..heading.len()).map(width).collect();
-    let mut text = String::new();
-    let heading = heading.iter().map(|&cell| cell.to_owned()).collect();
-    for row in std::iter::once(&heading).chain(&clean) {
-        text.push_str(&lined_up(row, &widths));
+    let heading: Vec<String> = heading.iter().map(|&cell| cell.to_owned()).collect();
+    Widths::default().lines(std::iter::once(&heading).chain(rows))
+}
+
+/// How wide columns are: as their widest cell so far.
+#[derive(Debug, Default)]
+pub(super) struct Widths(Vec<usize>);
+
+impl Widths {
+    /// Rows, a line each, in columns at least as wide as those before.
+    pub(super) fn lines<'r>(&mut self, rows: impl IntoIterator<Item = &'r Vec<String>>) -> String {
+        let clean = |row: &Vec<String>| row.iter().map(|cell| output::line(cell)).collect();
+        let rows: Vec<Vec<String>> = rows.into_iter().map(clean).collect();
+        for row in &rows {
+            self.0.resize(row.len().max(self.0.len()), 0);
+            for (width, cell) in self.0.iter_mut().zip(row) {
+                *width = (*width).max(cell.chars().count() + GAP);
+            }
+        }
+        rows.iter().map(|row| lined_up(row, &self.0)).collect()
     }
-    text
 }
 
 /// One row by fixed widths, the last cell as long as it is.

@@ -4,8 +4,8 @@ use crate::proto::haled::{
     Attempt, Condition, Container, Event, ImageSummary, Pod, ProbeStatus, PruneImagesResponse,
 };
 
+use super::get::{Columns, View};
 use super::options::TimeFormat;
-use super::pods::Columns;
 use super::wait::{Met, Wanted, judge};
 use super::{Failure, annotate, describe, events, health, image, json, logs, pods, status};
 
@@ -58,6 +58,10 @@ fn liveness() -> Pod {
             last_run_at: NOW - 2 * SECOND,
             last_change_at: 0,
             next_run_at: NOW + 3 * SECOND,
+            initial_delay_ms: 0,
+            timeout_ms: 1000,
+            period_ms: 500,
+            last_success: false,
         },
         ProbeStatus { kind: "readiness".into(), result: "Unknown".into(), ..Default::default() },
     ];
@@ -102,14 +106,17 @@ fn pods_are_a_table() {
         pod("done", "Completed", vec![container("a", "Terminated", "")]),
         pod("crash", "CrashLoopBackOff", vec![crashed, container("side", "Running", "")]),
     ];
-    insta::assert_snapshot!(pods::pod_table(&pods, Columns::default(), NOW), @r"
+    let table = |pods: &[Pod], columns| {
+        View { output: None, one: false, columns, heading: true }.whole(pods, NOW).unwrap()
+    };
+    insta::assert_snapshot!(table(&pods, Columns::default()), @r"
     NAME            READY   STATUS             RESTARTS      AGE
     liveness-exam   1/1     Running            2 (65s ago)   5m
     done            0/1     Completed          0             5m
     crash           1/2     CrashLoopBackOff   5 (65s ago)   5m
     ");
     let all = Columns { namespaces: true, wide: true, labels: true };
-    insta::assert_snapshot!(pods::pod_table(&pods[..1], all, NOW), @r"
+    insta::assert_snapshot!(table(&pods[..1], all), @r"
     NAMESPACE   NAME            READY   STATUS    RESTARTS      AGE   IP          ORIGIN     SANDBOX         LABELS
     default     liveness-exam   1/1     Running   2 (65s ago)   5m    10.88.0.7   manifest   fedcba9876543   app=exam
     ");
@@ -160,6 +167,53 @@ fn a_waiting_and_an_ended_container_are_described() {
     ended.exit_code = 137;
     ended.finished_at = NOW - 5 * SECOND;
     let pod = pod("two", "CrashLoopBackOff", vec![waits, ended]);
+    insta::assert_snapshot!(describe::describe(&pod, &[], NOW));
+}
+
+#[test]
+fn what_is_wanted_of_a_pod_is_described_beside_what_it_is() {
+    let mut pod = whole();
+    pod.containers[0].image_id = format!("sha256:{}", "5".repeat(64));
+    let unready = Condition {
+        r#type: "ContainersReady".into(),
+        reason: "ContainersNotReady".into(),
+        message: "containers with unready status: [app]".into(),
+        last_transition_at: NOW - 70 * SECOND,
+        ..Condition::default()
+    };
+    pod.conditions.push(unready);
+    let spec = serde_json::json!({
+        "restartPolicy": "OnFailure",
+        "initContainers": [{"name": "init", "image": "busybox", "command": ["sh", "-c", "true"]}],
+        "containers": [{
+            "name": "app",
+            "image": "busybox",
+            "args": ["one", "two\nthree"],
+            "workingDir": "/srv",
+            "ports": [{"containerPort": 80, "name": "http", "hostPort": 8080}, {"containerPort": 53, "protocol": "UDP"}],
+            "env": [
+                {"name": "A", "value": "b"},
+                {"name": "EMPTY"},
+                {"name": "IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
+                {"name": "WORD", "valueFrom": {"secretKeyRef": {"name": "s", "key": "word"}}},
+            ],
+            "envFrom": [{"prefix": "P_", "configMapRef": {"name": "settings"}}],
+            "resources": {"limits": {"cpu": "500m", "memory": "64Mi"}, "requests": {"cpu": 1}},
+            "volumeMounts": [
+                {"name": "cache", "mountPath": "/cache"},
+                {"name": "host", "mountPath": "/h", "readOnly": true, "subPath": "a"},
+            ],
+        }],
+        "volumes": [
+            {"name": "cache", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}},
+            {"name": "host", "hostPath": {"path": "/srv"}},
+            {"name": "plain", "emptyDir": {}},
+        ],
+    });
+    pod.manifest = serde_json::json!({"metadata": {"name": "whole"}, "spec": spec}).to_string();
+    pod.deletion_at = NOW + 12 * SECOND;
+    pod.reason = "ErrImagePull: no such image".into();
+    pod.init_containers[0].message = "no such image".into();
     insta::assert_snapshot!(describe::describe(&pod, &[], NOW));
 }
 
@@ -313,13 +367,14 @@ fn waiting_looks_into_the_pods_json() {
         "jsonpath={.status.containerStatuses[0].restartCount}=1",
         "jsonpath={.status.containerStatuses[0].ready}=true",
         "jsonpath={.status.podIP}",
+        "jsonpath={.status.conditions[?(@.type==\"Ready\")].status}=True",
     ] {
         assert_eq!(judged(met), Met::Yes, "{met}");
     }
     for not in ["jsonpath={.status.phase}=Failed", "jsonpath={.status.containerStatuses[9]}"] {
         assert_eq!(judged(not), Met::NotYet, "{not}");
     }
-    for wrong in ["jsonpath=", "jsonpath={.a", "jsonpath=a", "jsonpath={.a}b", "jsonpath={.a[x]}"] {
+    for wrong in ["jsonpath=", "jsonpath={.a", "jsonpath={.a}b", "jsonpath={.a[x]}"] {
         wrong.parse::<Wanted>().expect_err(wrong);
     }
 }
@@ -349,9 +404,38 @@ fn every_probe_has_a_row() {
     assert_eq!(rows.len(), 2);
     assert_eq!(
         rows[0][..6],
-        ["liveness-exam", "liveness", "liveness", "Success", "1 (turns at 2)", "2s ago"]
+        ["liveness-exam", "liveness", "liveness", "Success", "1 failed, fails at 2", "2s ago"]
     );
-    assert_eq!(rows[1][5], "never");
+    assert_eq!(rows[1][4..6], ["none yet", "never"]);
+}
+
+#[test]
+fn a_row_of_results_says_what_the_next_one_needs() {
+    let mut probe = liveness().containers[0].probes[0].clone();
+    probe.success_threshold = 3;
+    for (result, last_success, run, expected) in [
+        ("Success", true, 18, "18 ok, fails at 2"),
+        ("Success", false, 1, "1 failed, fails at 2"),
+        ("Failure", false, 4, "4 failed, passes at 3"),
+        ("Failure", true, 2, "2 ok, passes at 3"),
+        ("Unknown", true, 1, "1 ok, passes at 3"),
+        ("Unknown", false, 1, "1 failed, fails at 2"),
+    ] {
+        (probe.result, probe.last_success, probe.run) = (result.into(), last_success, run);
+        assert_eq!(health::in_a_row(&probe), expected);
+    }
+}
+
+#[test]
+fn an_event_is_a_kubernetes_object() {
+    let event = json::event(&exam_events()[2]);
+    let at = |pointer: &str| event.pointer(pointer).cloned().unwrap_or_default();
+    assert_eq!(at("/kind"), "Event");
+    assert_eq!(at("/involvedObject/name"), "liveness-exam");
+    assert_eq!(at("/involvedObject/fieldPath"), "spec.containers{liveness}");
+    assert_eq!((at("/type"), at("/count")), ("Warning".into(), 2.into()));
+    assert_eq!(at("/lastTimestamp"), "2026-01-02T03:03:56Z");
+    assert!(json::event(&exam_events()[0]).pointer("/involvedObject/fieldPath").is_none());
 }
 
 #[test]

@@ -16,14 +16,16 @@ use std::time::Duration;
 use ratatui::DefaultTerminal;
 use ratatui::crossterm::event;
 use ratatui::text::{Line, Text};
+use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
 use super::client::{self, Address};
 use super::options::{TopArgs, TopKind};
-use super::{Failure, Outcome, age, output, status, table};
-use crate::proto::haled::{ListPodsRequest, Pod, UsageRequest};
+use super::{Failure, Outcome, age, json, output, pods, status, table};
+use crate::proto::haled::{Container, Pod, UsageRequest};
 use follow::{Feed, News};
+pub(super) use model::Sort;
 use model::{Action, Model};
 
 /// How often times are worded anew.
@@ -34,59 +36,125 @@ const INBOX: usize = 64;
 /// What a container uses: billionths of a core, and bytes.
 type Usage = (Option<u64>, Option<u64>);
 
-pub(super) async fn top(address: &Address, namespace: Option<&str>, args: TopArgs) -> Outcome {
+pub(super) async fn top(address: &Address, namespace: &str, args: TopArgs) -> Outcome {
     let terminal = std::io::stdout().is_terminal() && std::io::stdin().is_terminal();
-    match args.what {
-        None if terminal => screen(address, namespace).await,
-        what => print(address, namespace, what.unwrap_or(TopKind::Pods)).await,
+    let is_table = args.what.is_some() || args.containers || args.output.is_some();
+    if terminal && !is_table && !output::is_dumb() {
+        screen(address, namespace, args).await
+    } else {
+        print(address, namespace, args).await
     }
 }
 
-async fn print(address: &Address, namespace: Option<&str>, what: TopKind) -> Outcome {
+async fn print(address: &Address, namespace: &str, args: TopArgs) -> Outcome {
     let mut haled = client::haled(address).await?;
-    let request = ListPodsRequest {
-        namespace: namespace.unwrap_or_default().to_owned(),
-        name: String::new(),
-    };
-    let pods = haled.list_pods(request).await?.into_inner().pods;
     let usage = haled.usage(UsageRequest {}).await?.into_inner().containers;
     let usage = usage.into_iter().map(|u| (u.container_id, (u.cpu_nanocores, u.memory_bytes)));
     let usage = usage.collect();
-    output::print(tables(&pods, &usage, what, age::now()))?;
-    Ok(ExitCode::SUCCESS)
+    let all = pods::list(address).await?;
+    let chosen = pods::chosen(all, namespace, &args.names, &args.among);
+    let kind =
+        if args.containers { TopKind::Containers } else { args.what.unwrap_or(TopKind::Pods) };
+    let rows = rows(&chosen.pods, &usage, kind, args.sort_by);
+    if let Some(format) = args.output {
+        output::print(json::written(&rows.iter().map(Row::object).collect(), format)?)?;
+    } else if !rows.is_empty() {
+        let shown =
+            Shown { kind, namespaces: args.among.all_namespaces, heading: !args.no_headers };
+        output::print(shown.table(&rows, age::now()))?;
+    } else if args.names.is_empty() {
+        output::complain(&format!("there are no pods{}", pods::place(namespace, &args.among)));
+    }
+    Ok(chosen.end())
 }
 
-/// The table that a script reads.
-fn tables(pods: &[Pod], usage: &HashMap<String, Usage>, what: TopKind, now: i64) -> String {
+/// A pod, or one of its containers.
+struct Row<'p> {
+    pod: &'p Pod,
+    container: Option<&'p Container>,
+    usage: Usage,
+}
+
+fn rows<'p>(
+    pods: &'p [Pod],
+    usage: &HashMap<String, Usage>,
+    kind: TopKind,
+    sort: Sort,
+) -> Vec<Row<'p>> {
     let mut rows = Vec::new();
     for pod in pods {
-        if what == TopKind::Pods {
-            let (cpu, memory) = model::usage_of(pod, usage);
-            let restarts = status::restarts(pod).to_string();
-            let age = age::since(pod.created_at, now);
-            let name = [pod.namespace.clone(), pod.name.clone()];
-            let rest = [view::cores(cpu), view::bytes(memory), restarts, age];
-            rows.push(name.into_iter().chain(rest).collect());
+        if kind == TopKind::Pods {
+            rows.push(Row { pod, container: None, usage: model::usage_of(pod, usage) });
             continue;
         }
-        for container in model::containers(pod) {
-            let (cpu, memory) = usage.get(&container.id).copied().unwrap_or_default();
-            let restarts = container.restart_count.to_string();
-            let age = match container.started_at {
+        rows.extend(model::containers(pod).map(|container| {
+            let usage = usage.get(&container.id).copied().unwrap_or_default();
+            Row { pod, container: Some(container), usage }
+        }));
+    }
+    rows.sort_by_key(|row| sort.weight(row.usage, row.restarts(), row.began_at()));
+    rows
+}
+
+impl Row<'_> {
+    fn restarts(&self) -> u64 {
+        self.container.map_or_else(|| status::restarts(self.pod), |c| c.restart_count.into())
+    }
+
+    /// 0: it has not.
+    fn began_at(&self) -> i64 {
+        self.container.map_or(self.pod.created_at, |container| container.started_at)
+    }
+
+    fn object(&self) -> Value {
+        let mut object = json!({
+            "namespace": self.pod.namespace,
+            "pod": self.pod.name,
+            "cpuNanocores": self.usage.0,
+            "memoryBytes": self.usage.1,
+            "restarts": self.restarts(),
+            "since": json::time(self.began_at()),
+        });
+        if let Some(container) = self.container {
+            object["container"] = container.name.clone().into();
+        }
+        object
+    }
+}
+
+/// How rows are shown as a table.
+struct Shown {
+    kind: TopKind,
+    namespaces: bool,
+    heading: bool,
+}
+
+impl Shown {
+    fn table(&self, rows: &[Row], now: i64) -> String {
+        let names: &[&str] = match self.kind {
+            TopKind::Pods => &["NAMESPACE", "POD"],
+            TopKind::Containers => &["NAMESPACE", "POD", "CONTAINER"],
+        };
+        let names = &names[usize::from(!self.namespaces)..];
+        let heading = [names, &["CPU", "MEMORY", "RESTARTS", "AGE"]].concat();
+        let cells = |row: &Row| {
+            let age = match row.began_at() {
                 0 => "-".to_owned(),
                 at => age::since(at, now),
             };
-            let name = [pod.namespace.clone(), pod.name.clone(), container.name.clone()];
-            let rest = [view::cores(cpu), view::bytes(memory), restarts, age];
-            rows.push(name.into_iter().chain(rest).collect());
-        }
+            let (cpu, memory) = row.usage;
+            let names = [
+                self.namespaces.then(|| row.pod.namespace.clone()),
+                Some(row.pod.name.clone()),
+                row.container.map(|container| container.name.clone()),
+            ];
+            let numbers = [view::cores(cpu), view::bytes(memory), row.restarts().to_string(), age];
+            names.into_iter().flatten().chain(numbers).collect::<Vec<_>>()
+        };
+        let table = table::table(&heading, &rows.iter().map(cells).collect::<Vec<_>>());
+        let without = table.split_once('\n').map_or("", |(_, rows)| rows);
+        if self.heading { table } else { without.to_owned() }
     }
-    let last = ["CPU", "MEMORY", "RESTARTS", "AGE"];
-    let names: &[&str] = match what {
-        TopKind::Pods => &["NAMESPACE", "POD"],
-        TopKind::Containers => &["NAMESPACE", "POD", "CONTAINER"],
-    };
-    table::table(&[names, &last].concat(), &rows)
 }
 
 /// The terminal as it was, whatever ends this: also a panic.
@@ -108,12 +176,13 @@ enum Happened {
     End,
 }
 
-async fn screen(address: &Address, namespace: Option<&str>) -> Outcome {
+async fn screen(address: &Address, namespace: &str, args: TopArgs) -> Outcome {
     let (sender, mut news) = mpsc::channel(INBOX);
     // Before the screen: that haled can't be reached is told on the plain terminal.
-    let mut feed = Feed::begin(address, namespace, sender).await?;
+    let shown = (!args.among.all_namespaces).then(|| namespace.to_owned());
+    let mut feed = Feed::begin(address, namespace, args.among, sender).await?;
     let colours = output::colours(true);
-    let mut model = Model::new(namespace.map(str::to_owned));
+    let mut model = Model::new(shown, args.sort_by);
     let failed = |error| Failure::Message(format!("cannot use this terminal: {error}"));
     let mut screen = Screen(ratatui::try_init().map_err(failed)?);
     let mut keys = keys();

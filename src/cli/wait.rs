@@ -2,21 +2,25 @@
 
 use std::process::ExitCode;
 use std::str::FromStr;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::proto::haled::Pod;
+use crate::proto::haled::{ListPodsRequest, Pod};
 
 use super::client::Address;
-use super::options::WaitArgs;
+use super::options::{Span, WaitArgs};
 use super::output::{complain, print};
+use super::path::{self, Path};
 use super::{Failure, Outcome, age, json, names, pods};
 
 /// What can't be met any more.
 const NEVER: u8 = 3;
-const CONDITIONS: [&str; 5] =
+/// kubectl's, for a time below 0.
+const WEEK: Duration = Duration::from_hours(7 * 24);
+pub(super) const CONDITIONS: [&str; 5] =
     ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"];
-const PHASES: [&str; 4] = ["Pending", "Running", "Succeeded", "Failed"];
+pub(super) const PHASES: [&str; 4] = ["Pending", "Running", "Succeeded", "Failed"];
 
 /// What a pod is to be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,75 +28,19 @@ pub(super) enum Wanted {
     Condition(String, bool),
     Phase(String),
     /// A place in the pod as `get -o json` prints it, and its value; `None`: any.
-    Json(Vec<Step>, Option<String>),
+    Json(Path, Option<String>),
+    Create,
     Delete,
-}
-
-/// One step of a path.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Step {
-    Field(String),
-    Item(usize),
-}
-
-/// `{.status.podIPs[0].ip}=10.0.0.1`, braces or not, value or not.
-fn json_path(text: &str) -> Result<Wanted, String> {
-    let wrong = || format!("\"{text}\": {{.status.podIP}}=10.0.0.1 would be one");
-    let (path, value) = match text.strip_prefix('{') {
-        Some(rest) => {
-            let (path, rest) = rest.split_once('}').ok_or_else(wrong)?;
-            let value = rest.strip_prefix('=').map(str::to_owned);
-            if value.is_none() && !rest.is_empty() {
-                return Err(wrong());
-            }
-            (path, value)
-        }
-        None => match text.split_once('=') {
-            Some((path, value)) => (path, Some(value.to_owned())),
-            None => (text, None),
-        },
-    };
-    let mut steps = Vec::new();
-    for part in path.strip_prefix('.').ok_or_else(wrong)?.split('.') {
-        let (name, mut rest) = part.split_at(part.find('[').unwrap_or(part.len()));
-        if name.is_empty() {
-            return Err(wrong());
-        }
-        steps.push(Step::Field(name.to_owned()));
-        while let Some(inner) = rest.strip_prefix('[') {
-            let (number, after) = inner.split_once(']').ok_or_else(wrong)?;
-            steps.push(Step::Item(number.parse().map_err(|_| wrong())?));
-            rest = after;
-        }
-        if !rest.is_empty() {
-            return Err(wrong());
-        }
-    }
-    Ok(Wanted::Json(steps, value))
-}
-
-fn has(pod: &Pod, steps: &[Step], wanted: Option<&str>) -> bool {
-    let whole = json::object(pod);
-    let found = steps.iter().try_fold(&whole, |at, step| match step {
-        Step::Field(name) => at.get(name),
-        Step::Item(number) => at.get(number),
-    });
-    match (found, wanted) {
-        (None, _) => false,
-        (Some(_), None) => true,
-        (Some(serde_json::Value::String(text)), Some(wanted)) => text == wanted,
-        (Some(other), Some(wanted)) => {
-            serde_json::from_str(wanted).is_ok_and(|wanted: serde_json::Value| *other == wanted)
-        }
-    }
 }
 
 impl FromStr for Wanted {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        if text == "delete" {
-            return Ok(Self::Delete);
+        match text {
+            "create" => return Ok(Self::Create),
+            "delete" => return Ok(Self::Delete),
+            _ => {}
         }
         let known = |word: &str, words: &[&str]| {
             let found = words.iter().find(|known| known.eq_ignore_ascii_case(word));
@@ -104,11 +52,11 @@ impl FromStr for Wanted {
             return known(phase, &PHASES).map(Self::Phase);
         }
         if let Some(path) = text.strip_prefix("jsonpath=") {
-            return json_path(path);
+            return path::with_value(path).map(|(path, value)| Self::Json(path, value));
         }
         let Some(condition) = text.strip_prefix("condition=") else {
             return Err(
-                "condition=NAME, phase=PHASE, jsonpath={.PATH}=VALUE and delete are allowed"
+                "condition=NAME, phase=PHASE, jsonpath={.PATH}=VALUE, create and delete are allowed"
                     .to_owned(),
             );
         };
@@ -127,20 +75,40 @@ pub(super) enum Met {
     Never,
 }
 
+/// How long to wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Patience(pub(super) Duration);
+
+impl FromStr for Patience {
+    type Err = String;
+
+    /// As kubectl has it: 0 looks once, less than 0 is a week.
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.strip_prefix('-') {
+            Some(less) => less.parse::<Span>().map(|_| Self(WEEK)),
+            None => text.parse::<Span>().map(|span| Self(span.0)),
+        }
+    }
+}
+
 /// `halectl wait`.
 pub(super) async fn wait(address: &Address, namespace: &str, args: WaitArgs) -> Outcome {
     let deadline = Instant::now() + args.timeout.0;
     let names = args.kind.with(args.names);
-    if names.is_empty() && args.among.selector.is_none() && !args.among.all_namespaces {
-        let why = "for which pods? Name them, or say -l LABELS or -A";
+    let among = &args.among;
+    if names.is_empty() && among.selector.is_none() && !among.all_namespaces && !args.all {
+        let why = "for which pods? Name them, or say -l LABELS, --all or -A";
         return Err(Failure::Usage(why.to_owned()));
     }
-    let mut never = false;
+    if names.is_empty() && args.wanted == Wanted::Create {
+        return Err(Failure::Usage("for which pods to be created? Name them".to_owned()));
+    }
     let pods = pods::list(address).await?;
-    let mut keys = Vec::new();
+    let (mut keys, mut never) = (Vec::new(), false);
     for name in &names {
         match names::pod(&pods, namespace, name) {
             Ok(pod) => keys.push(pods::key(pod)),
+            Err(_) if args.wanted == Wanted::Create => keys.push(names::key(namespace, name)),
             Err(_) if args.wanted == Wanted::Delete => {
                 print(format!("pod/{name} condition met\n"))?;
             }
@@ -151,53 +119,77 @@ pub(super) async fn wait(address: &Address, namespace: &str, args: WaitArgs) -> 
         }
     }
     if names.is_empty() {
-        keys.extend(
-            pods.iter().filter(|pod| pods::fits(pod, namespace, &args.among)).map(pods::key),
-        );
+        keys.extend(pods.iter().filter(|pod| pods::fits(pod, namespace, among)).map(pods::key));
         if keys.is_empty() && args.wanted != Wanted::Delete {
-            complain("there are no such pods");
+            complain(&format!("there are no pods{}", pods::place(namespace, among)));
             never = true;
         }
     }
-    for key in keys {
-        let told = format!("pod/{}", key.1);
-        match tokio::time::timeout_at(deadline, met(address, &key, &args.wanted)).await {
-            Ok(Ok(true)) => print(format!("{told} condition met\n"))?,
-            Ok(Ok(false)) => {
-                complain(&format!("{told}: it can't be met: the pod is over or isn't there"));
-                never = true;
-            }
-            Ok(Err(failure)) => return Err(failure),
-            Err(_) => {
-                let after = age::length(args.timeout.0);
-                return Err(Failure::Message(format!("{told}: timed out after {after}")));
-            }
-        }
+    never |= until(address, &mut keys, &args.wanted, deadline).await?;
+    let why = match args.timeout.0 {
+        Duration::ZERO => "it is not so now".to_owned(),
+        time => format!("timed out after {}", age::length(time)),
+    };
+    for (_, name) in &keys {
+        complain(&format!("pod/{name}: {why}"));
     }
-    Ok(if never { ExitCode::from(NEVER) } else { ExitCode::SUCCESS })
+    Ok(match (never, keys.is_empty()) {
+        (true, _) => ExitCode::from(NEVER),
+        (false, false) => ExitCode::FAILURE,
+        (false, true) => ExitCode::SUCCESS,
+    })
 }
 
-async fn met(address: &Address, key: &(String, String), wanted: &Wanted) -> Result<bool, Failure> {
-    let mut lists = pods::watching(address).await?;
-    while let Some(list) = lists.message().await? {
-        let pod = list.pods.iter().find(|pod| pods::key(pod) == *key);
-        match self::judge(pod, wanted) {
-            Met::Yes => return Ok(true),
-            Met::Never => return Ok(false),
-            Met::NotYet => {}
-        }
+/// Waits for all of them at once, at least for one look, and tells of each whose waiting has come
+/// to an end; those are left that are late. Gives whether one of them can't be so any more.
+async fn until(
+    address: &Address,
+    keys: &mut Vec<(String, String)>,
+    wanted: &Wanted,
+    deadline: Instant,
+) -> Result<bool, Failure> {
+    let mut never = false;
+    if keys.is_empty() {
+        return Ok(never);
     }
-    Err(Failure::Message("haled has ended".to_owned()))
+    let mut lists = pods::watching(address, ListPodsRequest::default()).await?;
+    let mut list = lists.message().await?;
+    loop {
+        let ended = || Failure::Message("haled has ended".to_owned());
+        let pods = list.ok_or_else(ended)?.pods;
+        let mut waiting = Vec::new();
+        for key in std::mem::take(keys) {
+            let pod = pods.iter().find(|pod| pods::key(pod) == key);
+            match judge(pod, wanted) {
+                Met::Yes => print(format!("pod/{} condition met\n", key.1))?,
+                Met::NotYet => waiting.push(key),
+                Met::Never => {
+                    let over = "it can't be met: the pod is over or isn't there";
+                    complain(&format!("pod/{}: {over}", key.1));
+                    never = true;
+                }
+            }
+        }
+        *keys = waiting;
+        if keys.is_empty() {
+            return Ok(never);
+        }
+        list = match tokio::time::timeout_at(deadline, lists.message()).await {
+            Ok(list) => list?,
+            Err(_) => return Ok(never),
+        };
+    }
 }
 
 /// Whether a pod is, or can still be, as wanted. `None`: there is none.
 pub(super) fn judge(pod: Option<&Pod>, wanted: &Wanted) -> Met {
     let met = match (pod, wanted) {
-        (None, Wanted::Delete) => true,
+        (None, Wanted::Delete) | (Some(_), Wanted::Create) => true,
+        (None, Wanted::Create) => return Met::NotYet,
         (None, _) => return Met::Never,
         (Some(_), Wanted::Delete) => return Met::NotYet,
         (Some(pod), Wanted::Phase(phase)) => pod.phase == *phase,
-        (Some(pod), Wanted::Json(steps, value)) => has(pod, steps, value.as_deref()),
+        (Some(pod), Wanted::Json(path, value)) => path.has(&json::object(pod), value.as_deref()),
         (Some(pod), Wanted::Condition(name, value)) => {
             // One that came through the CRI has none: its containers tell whether it is ready.
             let stated = pod.conditions.iter().find(|condition| condition.r#type == *name);

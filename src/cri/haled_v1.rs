@@ -3,6 +3,7 @@
 mod images;
 mod logs;
 mod pods;
+mod spec;
 mod status_word;
 
 use std::pin::Pin;

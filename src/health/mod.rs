@@ -96,6 +96,27 @@ pub struct Probe {
     pub termination_grace: Option<Duration>,
 }
 
+impl Probe {
+    /// As it is seen before it has run.
+    fn unknown(&self, kind: Kind) -> Report {
+        Report {
+            kind,
+            handler: self.handler.to_string(),
+            result: "Unknown".to_owned(),
+            run: 0,
+            success_threshold: self.success_threshold,
+            failure_threshold: self.failure_threshold,
+            initial_delay: self.initial_delay,
+            timeout: self.timeout,
+            period: self.period,
+            last: None,
+            last_run_at: None,
+            last_change_at: None,
+            next_run_at: None,
+        }
+    }
+}
+
 /// A container's probes.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Probes {
@@ -115,22 +136,7 @@ impl Probes {
             (Kind::Liveness, &self.liveness),
             (Kind::Readiness, &self.readiness),
         ];
-        let report = |(kind, probe): (Kind, &Option<Probe>)| {
-            let probe = probe.as_ref()?;
-            Some(Report {
-                kind,
-                handler: probe.handler.to_string(),
-                result: "Unknown".to_owned(),
-                run: 0,
-                success_threshold: probe.success_threshold,
-                failure_threshold: probe.failure_threshold,
-                last: None,
-                last_run_at: None,
-                last_change_at: None,
-                next_run_at: None,
-            })
-        };
-        kinds.into_iter().filter_map(report).collect()
+        kinds.into_iter().filter_map(|(kind, probe)| Some(probe.as_ref()?.unknown(kind))).collect()
     }
 }
 
@@ -371,6 +377,12 @@ pub struct Report {
     pub success_threshold: u32,
     /// Of the probe.
     pub failure_threshold: u32,
+    /// Of the probe.
+    pub initial_delay: Duration,
+    /// Of the probe.
+    pub timeout: Duration,
+    /// Of the probe.
+    pub period: Duration,
     /// The last run.
     pub last: Option<Outcome>,
     /// When it ended.

@@ -230,8 +230,6 @@ impl Prober {
     /// Every probe. `now` and `wall` are the same moment.
     pub fn report(&self, now: Instant, wall: SystemTime) -> Vec<Report> {
         let report = |worker: &Worker| Report {
-            kind: worker.kind,
-            handler: worker.probe.handler.to_string(),
             result: match worker.standing {
                 Counts::Unknown => "Unknown",
                 Counts::Success => "Success",
@@ -239,14 +237,13 @@ impl Prober {
             }
             .to_owned(),
             run: worker.run,
-            success_threshold: worker.probe.success_threshold,
-            failure_threshold: worker.probe.failure_threshold,
             last: worker.last.clone(),
             last_run_at: worker.last_run_at,
             last_change_at: worker.last_change_at,
             next_run_at: self
                 .runs(worker)
                 .then(|| wall + worker.next.saturating_duration_since(now)),
+            ..worker.probe.unknown(worker.kind)
         };
         self.workers.iter().map(report).collect()
     }

@@ -89,7 +89,7 @@ fn a_command_that_says_too_little_is_a_mistake_of_the_command_line() {
     let socket = std::path::Path::new("/nonexistent/haled.sock");
     let cases: [(&[&str], &str); 4] = [
         (&["delete", "pods"], "which pods? Name them, or say -l LABELS, --all or -f FILE"),
-        (&["wait", "pods"], "for which pods? Name them, or say -l LABELS or -A"),
+        (&["wait", "pods"], "for which pods? Name them, or say -l LABELS, --all or -A"),
         (&["-n", "x", "apply", "-f", "x.yaml"], "--namespace says nothing about a manifest"),
         (&["-n", "x", "delete", "-f", "x.yaml"], "--namespace says nothing about a manifest"),
     ];

@@ -648,7 +648,7 @@ impl Daemon {
 
     /// A pod as halectl sees it.
     pub async fn pod(&self, name: &str) -> Option<wire::Pod> {
-        let request = wire::ListPodsRequest { namespace: String::new(), name: name.into() };
+        let request = wire::ListPodsRequest { name: name.into(), ..Default::default() };
         self.haled().await.list_pods(request).await.unwrap().into_inner().pods.pop()
     }
 }

@@ -7,9 +7,11 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use clap_complete::ArgValueCompleter;
 
+use super::ObjectFormat;
 use crate::cli::complete;
-use crate::cli::selector::Selector;
-use crate::cli::wait::Wanted;
+use crate::cli::path::{CustomColumns, Path, Template};
+use crate::cli::selector::{FieldSelector, Selector};
+use crate::cli::wait::{Patience, Wanted};
 
 /// What a command is about: `pods`, or `pod/NAME`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -108,21 +110,31 @@ pub(in crate::cli) struct GetArgs {
     pub(in crate::cli) names: Vec<String>,
     #[command(flatten)]
     pub(in crate::cli) among: Among,
-    /// How to print them.
-    #[arg(long, short)]
+    /// Those whose fields are so: status.phase=Running, metadata.name!=web; by commas.
+    #[arg(long, value_name = "FIELDS", conflicts_with = "names")]
+    pub(in crate::cli) field_selector: Option<FieldSelector>,
+    /// How to print them: wide; json or yaml, a Kubernetes v1 Pod or a List; name, pod/NAME a line
+    /// each; jsonpath=TEMPLATE; custom-columns=HEADING:.PATH,...
+    #[arg(long, short, value_name = "FORMAT", add = ArgValueCompleter::new(complete::formats))]
     pub(in crate::cli) output: Option<Format>,
+    /// The order: by what is in this field, {.metadata.creationTimestamp} for one.
+    #[arg(long, value_name = "PATH")]
+    pub(in crate::cli) sort_by: Option<Path>,
     /// The table without its first line.
     #[arg(long)]
     pub(in crate::cli) no_headers: bool,
     /// A column with their labels.
     #[arg(long)]
     pub(in crate::cli) show_labels: bool,
-    /// Print them again whenever something has changed.
+    /// A pod that isn't there is no failure, and nothing is said of it.
+    #[arg(long)]
+    pub(in crate::cli) ignore_not_found: bool,
+    /// Go on, with each pod anew whenever what is printed of it has changed.
     #[arg(long, short)]
     pub(in crate::cli) watch: bool,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::cli) enum Format {
     /// More columns.
     Wide,
@@ -130,8 +142,28 @@ pub(in crate::cli) enum Format {
     Json,
     /// The same as YAML.
     Yaml,
-    /// pod/NAME, a line each.
+    /// `pod/NAME`, a line each.
     Name,
+    JsonPath(Template),
+    CustomColumns(CustomColumns),
+}
+
+impl FromStr for Format {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.split_once('=').map_or((text, None), |(format, rest)| (format, Some(rest))) {
+            ("wide", None) => Ok(Self::Wide),
+            ("json", None) => Ok(Self::Json),
+            ("yaml", None) => Ok(Self::Yaml),
+            ("name", None) => Ok(Self::Name),
+            ("jsonpath", Some(template)) => template.parse().map(Self::JsonPath),
+            ("custom-columns", Some(columns)) => columns.parse().map(Self::CustomColumns),
+            _ => Err("wide, json, yaml, name, jsonpath=TEMPLATE and \
+                      custom-columns=HEADING:.PATH,... are allowed"
+                .to_owned()),
+        }
+    }
 }
 
 #[derive(Debug, Args)]
@@ -153,6 +185,9 @@ pub(in crate::cli) struct HealthArgs {
     pub(in crate::cli) names: Vec<String>,
     #[command(flatten)]
     pub(in crate::cli) among: Among,
+    /// A list of objects, one a probe.
+    #[arg(long, short)]
+    pub(in crate::cli) output: Option<ObjectFormat>,
 }
 
 #[derive(Debug, Args)]
@@ -166,12 +201,16 @@ pub(in crate::cli) struct WaitArgs {
     #[command(flatten)]
     pub(in crate::cli) among: Among,
     /// condition=Ready (or PodScheduled, Initialized, ContainersReady; =False after it for the
-    /// contrary), phase=PHASE, jsonpath={.PATH}=VALUE, or delete.
-    #[arg(long = "for", value_name = "WHAT", default_value = "condition=Ready")]
+    /// contrary), phase=PHASE, jsonpath={.PATH}=VALUE, create, or delete.
+    #[arg(long = "for", value_name = "WHAT", default_value = "condition=Ready",
+        add = ArgValueCompleter::new(complete::wanted))]
     pub(in crate::cli) wanted: Wanted,
-    /// How long to wait for all of them.
-    #[arg(long, value_name = "TIME", default_value = "30s")]
-    pub(in crate::cli) timeout: Span,
+    /// Every pod of the namespace, or with -A of all of them.
+    #[arg(long, conflicts_with_all = ["names", "selector"])]
+    pub(in crate::cli) all: bool,
+    /// How long to wait for all of them; 0 looks once, less than 0 is a week.
+    #[arg(long, value_name = "TIME", default_value = "30s", allow_hyphen_values = true)]
+    pub(in crate::cli) timeout: Patience,
 }
 
 #[derive(Debug, Args)]
@@ -217,12 +256,30 @@ pub(in crate::cli) struct EventsArgs {
     pub(in crate::cli) names: Vec<String>,
     #[command(flatten)]
     pub(in crate::cli) among: Among,
+    /// Only this pod's: pod/NAME.
+    #[arg(long = "for", value_name = "POD", conflicts_with_all = ["names", "selector"],
+        add = ArgValueCompleter::new(complete::pods))]
+    pub(in crate::cli) of: Option<String>,
+    /// Only those of these types.
+    #[arg(long, value_name = "TYPES", value_delimiter = ',', ignore_case = true)]
+    pub(in crate::cli) types: Vec<EventType>,
     /// Go on with new events as they come.
     #[arg(long, short)]
     pub(in crate::cli) watch: bool,
     /// How to print times: else age, and with --watch clock.
     #[arg(long)]
     pub(in crate::cli) time: Option<TimeFormat>,
+    /// As Kubernetes v1 Events: a List of them, with --watch one after the other.
+    #[arg(long, short, conflicts_with = "time")]
+    pub(in crate::cli) output: Option<ObjectFormat>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(in crate::cli) enum EventType {
+    #[value(name = "Normal")]
+    Normal,
+    #[value(name = "Warning")]
+    Warning,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

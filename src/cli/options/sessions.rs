@@ -41,8 +41,11 @@ pub(in crate::cli) struct LogsArgs {
     /// The log of the attempt before this one.
     #[arg(long, short, conflicts_with = "follow")]
     pub(in crate::cli) previous: bool,
+    /// At most so many bytes of each, without prefixes.
+    #[arg(long, value_name = "BYTES")]
+    pub(in crate::cli) limit_bytes: Option<u64>,
     /// Each line with its time.
-    #[arg(long)]
+    #[arg(long, short)]
     pub(in crate::cli) timestamps: bool,
     /// Each line with its pod and container, as by itself with several.
     #[arg(long)]

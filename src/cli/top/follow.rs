@@ -9,6 +9,8 @@ use tonic::transport::Channel;
 
 use super::Usage;
 use crate::cli::client::{self, Address};
+use crate::cli::options::Among;
+use crate::cli::pods::fits;
 use crate::cli::{Failure, output};
 use crate::proto::haled::haled_client::HaledClient;
 use crate::proto::haled::{
@@ -46,18 +48,16 @@ pub(super) struct Feed {
 }
 
 impl Feed {
+    /// Of the pods those that fit.
     pub(super) async fn begin(
         address: &Address,
-        namespace: Option<&str>,
+        namespace: &str,
+        among: Among,
         news: mpsc::Sender<News>,
     ) -> Result<Self, Failure> {
         let client = client::haled(address).await?;
-        let request = ListPodsRequest {
-            namespace: namespace.unwrap_or_default().to_owned(),
-            name: String::new(),
-        };
         let always = vec![
-            tokio::spawn(pods(client.clone(), request, news.clone())),
+            tokio::spawn(pods(client.clone(), namespace.to_owned(), among, news.clone())),
             tokio::spawn(usage(client.clone(), news.clone())),
         ];
         Ok(Self { client, news, always, page: Vec::new() })
@@ -119,12 +119,14 @@ fn words(status: Status) -> String {
 
 async fn pods(
     mut client: HaledClient<Channel>,
-    request: ListPodsRequest,
+    namespace: String,
+    among: Among,
     news: mpsc::Sender<News>,
 ) {
     let watched = async {
-        let mut lists = client.watch_pods(request).await?.into_inner();
-        while let Some(list) = lists.message().await? {
+        let mut lists = client.watch_pods(ListPodsRequest::default()).await?.into_inner();
+        while let Some(mut list) = lists.message().await? {
+            list.pods.retain(|pod| fits(pod, &namespace, &among));
             if news.send(News::Pods(list.pods)).await.is_err() {
                 break;
             }

@@ -3,6 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::{HashMap, VecDeque};
 
+use clap::ValueEnum;
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 
 use super::Usage;
@@ -33,13 +34,33 @@ pub(super) enum Action {
     },
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Sort {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(in crate::cli) enum Sort {
     Name,
     Cpu,
     Memory,
     Restarts,
+    /// The newest first.
     Age,
+}
+
+impl Sort {
+    /// What weighs more comes first; what weighs the same stays by its name.
+    pub(super) fn weight(
+        self,
+        usage: Usage,
+        restarts: u64,
+        began_at: i64,
+    ) -> Reverse<Option<i128>> {
+        let (cpu, memory) = usage;
+        Reverse(match self {
+            Self::Name => None,
+            Self::Cpu => cpu.map(Into::into),
+            Self::Memory => memory.map(Into::into),
+            Self::Restarts => Some(restarts.into()),
+            Self::Age => Some(began_at.into()),
+        })
+    }
 }
 
 /// What keys go to.
@@ -107,13 +128,13 @@ pub(super) fn usage_of(pod: &Pod, usage: &HashMap<String, Usage>) -> Usage {
 }
 
 impl Model {
-    pub(super) fn new(namespace: Option<String>) -> Self {
+    pub(super) fn new(namespace: Option<String>, sort: Sort) -> Self {
         Self {
             namespace,
             pods: None,
             usage: HashMap::new(),
             filter: String::new(),
-            sort: Sort::Name,
+            sort,
             mode: Mode::List,
             selected: None,
             told: String::new(),
@@ -141,13 +162,9 @@ impl Model {
         };
         let mut pods: Vec<&Pod> = self.all().iter().filter(fits).collect();
         // A stable order beneath: haled's own, by namespace and name.
-        match self.sort {
-            Sort::Name => {}
-            Sort::Cpu => pods.sort_by_key(|pod| Reverse(usage_of(pod, &self.usage).0)),
-            Sort::Memory => pods.sort_by_key(|pod| Reverse(usage_of(pod, &self.usage).1)),
-            Sort::Restarts => pods.sort_by_key(|pod| Reverse(status::restarts(pod))),
-            Sort::Age => pods.sort_by_key(|pod| Reverse(pod.created_at)),
-        }
+        pods.sort_by_key(|pod| {
+            self.sort.weight(usage_of(pod, &self.usage), status::restarts(pod), pod.created_at)
+        });
         pods
     }
 

@@ -56,7 +56,7 @@ fn pod(name: &str, containers: Vec<Container>) -> Pod {
 }
 
 fn model() -> Model {
-    let mut model = Model::new(None);
+    let mut model = Model::new(None, Sort::Name);
     let crash = Container { restart_count: 9, ..container("main", "Waiting", "CrashLoopBackOff") };
     model.take(News::Pods(vec![
         Pod { status: "CrashLoopBackOff".into(), ..pod("job", vec![crash]) },
@@ -136,7 +136,7 @@ fn what_has_not_changed_gives_the_same_lines() {
 
 #[test]
 fn no_size_is_too_small_and_the_selected_row_stays_in_sight() {
-    let mut model = Model::new(Some("default".into()));
+    let mut model = Model::new(Some("default".into()), Sort::Name);
     let pods = (0..200).map(|n| pod(&format!("pod-{n}"), vec![flapping()])).collect();
     model.take(News::Pods(pods));
     for (width, height) in [(1, 1), (39, 5), (40, 6), (80, 24), (300, 100), (65, 3)] {
@@ -191,8 +191,46 @@ fn a_restart_is_asked_about_first() {
 }
 
 #[test]
+fn a_narrow_screen_leaves_numbers_out_and_cuts_none() {
+    let model = model();
+    let heading = |width| {
+        let screen = shown(&model, width, 12, false).backend().to_string();
+        assert!(screen.lines().nth(2).is_some_and(|row| row.contains(" 120m")), "{screen}");
+        let heading = screen.lines().nth(1).unwrap_or_default();
+        heading.trim_matches('"').split_whitespace().skip(2).collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(heading(61), "CPU MEMORY RESTARTS AGE");
+    assert_eq!(heading(60), "MEMORY RESTARTS AGE");
+    assert_eq!(heading(53), "RESTARTS AGE");
+    assert_eq!(heading(45), "AGE");
+    assert_eq!(heading(40), "AGE");
+}
+
+#[test]
+fn before_the_first_answer_nothing_is_claimed() {
+    let model = Model::new(Some("default".into()), Sort::Name);
+    let screen = shown(&model, 80, 6, false).backend().to_string();
+    assert!(screen.contains("haled: asking in default") && !screen.contains("0 pods"), "{screen}");
+}
+
+#[test]
 fn a_table_for_scripts() {
     let model = model();
-    let table = |what| tables(model.all(), &model.usage, what, NOW);
-    insta::assert_snapshot!(format!("{}\n{}", table(TopKind::Pods), table(TopKind::Containers)));
+    let table = |kind, namespaces, sort| {
+        Shown { kind, namespaces, heading: true }
+            .table(&rows(model.all(), &model.usage, kind, sort), NOW)
+    };
+    insta::assert_snapshot!(format!(
+        "{}\n{}",
+        table(TopKind::Pods, false, Sort::Memory),
+        table(TopKind::Containers, true, Sort::Restarts)
+    ));
+    let one = &rows(model.all(), &model.usage, TopKind::Containers, Sort::Cpu)[0];
+    assert_eq!(
+        one.object(),
+        json!({
+            "namespace": "default", "pod": "web", "container": "app", "cpuNanocores": 250_000_000,
+            "memoryBytes": 12 << 20, "restarts": 2, "since": "2027-01-15T07:58:30Z",
+        })
+    );
 }

@@ -70,6 +70,12 @@ impl View<'_> {
             Some(namespace) => format!(" in {}", output::line(namespace)),
             None => String::new(),
         };
+        if self.model.is_loading() {
+            return Line::styled(
+                fit(&format!("haled: asking{place}"), self.width),
+                Style::new().add_modifier(Modifier::BOLD),
+            );
+        }
         let mut text = format!(
             "haled: {}{place}, {running} of {} running, {}",
             status::many(all.len() as u64, "pod"),
@@ -118,8 +124,12 @@ impl View<'_> {
             }
         }
         if rows.is_empty() {
-            let none = if self.model.filter.is_empty() { "no pods" } else { "no pod fits" };
-            rows.push(Line::from(none));
+            let none = match (&self.model.namespace, self.model.filter.as_str()) {
+                (Some(_), "") => "no pods here; halectl top -A shows every namespace's",
+                (None, "") => "no pods",
+                _ => "no pod fits",
+            };
+            rows.push(Line::from(fit(none, self.width)));
         }
         let room = height.saturating_sub(1).max(1);
         // The selected one with the probes below it stays in sight.
@@ -224,14 +234,19 @@ impl View<'_> {
         Line::from(spans).style(style)
     }
 
-    /// Each as wide as its column: name and state to the left, numbers to the right.
+    /// Each as wide as its column: name and state to the left, numbers to the right. Numbers that
+    /// find no room are left out whole, as one that is cut is another.
     fn cells(&self, cells: &[String; 6]) -> Vec<String> {
-        let numbers = [7, 8, 10, 8];
-        let state = 18;
-        let name = self.width.saturating_sub(state + numbers.iter().sum::<usize>()).max(10);
+        let (least, state) = (10, 18);
+        // CPU, MEMORY, RESTARTS, AGE; the first goes first.
+        let mut numbers = &[7, 8, 10, 8][..];
+        while numbers.len() > 1 && least + state + numbers.iter().sum::<usize>() > self.width {
+            numbers = &numbers[1..];
+        }
+        let name = self.width.saturating_sub(state + numbers.iter().sum::<usize>()).max(least);
         let mut texts = vec![pad(&cells[0], name), pad(&cells[1], state)];
-        for (cell, width) in cells[2..].iter().zip(numbers) {
-            texts.push(format!("{:>width$}", fit(cell, width)));
+        for (cell, width) in cells[cells.len() - numbers.len()..].iter().zip(numbers) {
+            texts.push(format!("{:>width$}", fit(cell, *width)));
         }
         texts
     }

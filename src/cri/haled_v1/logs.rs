@@ -116,47 +116,72 @@ impl Face {
         &self,
         request: &wire::LogsRequest,
     ) -> Result<(Arc<PodView>, Arc<ContainerView>), Status> {
-        let missing = |what: String| Status::not_found(what);
-        let is_it = |pod: &&Arc<PodView>| {
+        let full = format!("{}/{}", request.namespace, request.pod);
+        let name = self.container_name(request, &full)?;
+        let of_pod = |pod: &&Arc<PodView>| {
             pod.config.name == request.pod && pod.config.namespace == request.namespace
         };
         let views = self.pods.views();
-        let newest = views.iter().filter(is_it).max_by_key(|pod| pod.created_at);
-        let pod = newest.ok_or_else(|| {
-            missing(format!(
-                "pod \"{}\" in namespace \"{}\" has no containers here",
-                request.pod, request.namespace
-            ))
-        })?;
-        let mut names: Vec<&str> = pod.containers.iter().map(|c| c.config.name.as_str()).collect();
-        names.sort_unstable();
-        names.dedup();
-        let name = match (request.container.as_str(), names.as_slice()) {
-            ("", [only]) => *only,
-            ("", []) => return Err(missing(format!("pod \"{}\" has no containers", request.pod))),
-            ("", several) => {
-                return Err(invalid(format!(
-                    "pod \"{}\" has several containers, name one with -c: {}",
-                    request.pod,
-                    several.join(", ")
-                )));
-            }
-            (name, _) => name,
-        };
-        let mut attempts: Vec<_> =
-            pod.containers.iter().filter(|container| container.config.name == name).collect();
+        let newest = views.iter().filter(of_pod).max_by_key(|pod| pod.created_at);
+        let mut attempts: Vec<_> = newest.iter().flat_map(|pod| &pod.containers).collect();
+        attempts.retain(|container| container.config.name == name);
         attempts.sort_by_key(|container| std::cmp::Reverse(container.config.attempt));
-        let wanted = attempts.get(usize::from(request.previous));
-        let container = wanted.ok_or_else(|| {
-            let which =
-                if request.previous { "no earlier attempt of container" } else { "no container" };
-            missing(format!(
-                "pod \"{}\" has {which} \"{name}\"; it has: {}",
-                request.pod,
+        match (newest, attempts.get(usize::from(request.previous))) {
+            (Some(pod), Some(container)) => Ok((pod.clone(), (*container).clone())),
+            _ if request.previous => Err(Status::not_found(format!(
+                "container \"{name}\" of pod {full} has no attempt before this one"
+            ))),
+            _ => Err(self.waits_to_start(request, &full, &name)),
+        }
+    }
+
+    /// The name of the container that is meant, which the pod must have.
+    fn container_name(&self, request: &wire::LogsRequest, full: &str) -> Result<String, Status> {
+        let pod = self.pod_of(request);
+        let pod = pod.ok_or_else(|| Status::not_found(format!("there is no pod {full}")))?;
+        let names: Vec<String> = pod
+            .init_containers
+            .into_iter()
+            .chain(pod.containers)
+            .map(|container| container.name)
+            .collect();
+        match (request.container.as_str(), names.as_slice()) {
+            ("", [only]) => Ok(only.clone()),
+            (_, []) => Err(Status::not_found(format!("pod {full} has no container yet"))),
+            ("", several) => Err(invalid(format!(
+                "pod {full} has several containers, name one with -c: {}",
+                several.join(", ")
+            ))),
+            (name, names) if names.iter().any(|known| known == name) => Ok(name.to_owned()),
+            (name, names) => Err(Status::not_found(format!(
+                "pod {full} has no container \"{name}\"; it has: {}",
                 names.join(", ")
-            ))
-        })?;
-        Ok((pod.clone(), (*container).clone()))
+            ))),
+        }
+    }
+
+    fn pod_of(&self, request: &wire::LogsRequest) -> Option<wire::Pod> {
+        let request = wire::ListPodsRequest {
+            namespace: request.namespace.clone(),
+            name: request.pod.clone(),
+            specs: false,
+        };
+        // Of several sandboxes the newest comes first.
+        self.pods_of(&request).pods.into_iter().next()
+    }
+
+    /// Why a container that the pod has has no log yet.
+    fn waits_to_start(&self, request: &wire::LogsRequest, full: &str, name: &str) -> Status {
+        let pod = self.pod_of(request).unwrap_or_default();
+        let mut all = pod.init_containers.iter().chain(&pod.containers);
+        let why = all.find(|container| container.name == name).map(|container| {
+            let colon = if container.message.is_empty() { "" } else { ": " };
+            format!(": {}{colon}{}", container.reason, container.message)
+        });
+        Status::failed_precondition(format!(
+            "container \"{name}\" of pod {full} is waiting to start{}",
+            why.unwrap_or_default()
+        ))
     }
 }
 

@@ -1,11 +1,11 @@
 //! Pods as haled v1 tells of them.
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use super::super::Face;
 use super::super::container::health_word;
-use super::status_word;
+use super::{spec, status_word};
 use crate::container::state::{Ended, State, nanos};
 use crate::health::{Policy, Probes, Report, is_kill};
 use crate::manifest::Planned;
@@ -32,7 +32,8 @@ impl Face {
             let sandboxes = views.iter().filter(|view| view.config.uid == *uid).cloned().collect();
             of_managed(managed, &Sandboxes(sandboxes))
         });
-        let others = views.iter().filter(|view| view.origin == Origin::Cri).map(of_cri);
+        let others = views.iter().filter(|view| view.origin == Origin::Cri);
+        let others = others.map(|view| of_cri(view, request.specs));
         let mut pods: Vec<wire::Pod> = own.chain(others).filter(wanted).collect();
         for pod in &mut pods {
             pod.status = status_word::of(pod);
@@ -138,7 +139,7 @@ fn condition_of(condition: &Condition) -> wire::Condition {
 }
 
 /// A pod that came through the CRI: its containers are those it has.
-fn of_cri(view: &Arc<PodView>) -> wire::Pod {
+fn of_cri(view: &Arc<PodView>, with_spec: bool) -> wire::Pod {
     let mut names: Vec<&str> = Vec::new();
     for container in &view.containers {
         if !names.contains(&container.config.name.as_str()) {
@@ -174,6 +175,7 @@ fn of_cri(view: &Arc<PodView>) -> wire::Pod {
         labels: view.config.labels.clone().into_iter().collect(),
         annotations: view.config.annotations.clone().into_iter().collect(),
         node_name: node::name(),
+        spec: if with_spec { spec::of(view, &names).to_string() } else { String::new() },
         ..wire::Pod::default()
     }
 }
@@ -285,8 +287,11 @@ fn run_of(run: &Run) -> wire::ProbeRun {
 }
 
 fn restart_of(restart: &Restart) -> wire::Restart {
-    let took_ms = u64::try_from(restart.took.as_millis()).unwrap_or(u64::MAX);
-    wire::Restart { at: restart.at, reason: restart.reason.clone(), took_ms }
+    wire::Restart { at: restart.at, reason: restart.reason.clone(), took_ms: millis(restart.took) }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn probe_of(report: &Report) -> wire::ProbeStatus {
@@ -302,5 +307,9 @@ fn probe_of(report: &Report) -> wire::ProbeStatus {
         last_run_at: time(report.last_run_at),
         last_change_at: time(report.last_change_at),
         next_run_at: time(report.next_run_at),
+        initial_delay_ms: millis(report.initial_delay),
+        timeout_ms: millis(report.timeout),
+        period_ms: millis(report.period),
+        last_success: report.last.as_ref().is_some_and(|last| last.success),
     }
 }
