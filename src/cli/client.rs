@@ -166,7 +166,8 @@ impl From<Status> for Failure {
                 cause = deeper;
             }
             return Self::Message(match cause.to_string() {
-                why if why.contains("keep-alive timed out") => {
+                // What hyper says of a keep-alive that was not answered.
+                why if why == "operation timed out" => {
                     "haled doesn't answer: what listens on its socket takes calls and says nothing"
                         .to_owned()
                 }
