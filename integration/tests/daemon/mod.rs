@@ -401,6 +401,7 @@ impl Daemon {
         let chunk = |chunk: &[u8]| wire::ImportImageRequest {
             reference: name.to_owned(),
             chunk: chunk.to_vec().into(),
+            ..Default::default()
         };
         let messages: Vec<_> = archive.chunks(1 << 20).map(chunk).collect();
         let mut own = self.own_images().await;
