@@ -599,6 +599,7 @@ impl Daemon {
         let request = wire::ApplyRequest {
             manifest: manifest.as_bytes().to_vec().into(),
             source: "test.yaml".into(),
+            dry_run: false,
         };
         Ok(self.haled().await.apply(request).await?.into_inner())
     }
