@@ -699,7 +699,7 @@ async fn every_form_of_archive() {
     }
     for (bad, cause) in [
         (&b"not a tar at all, but long enough to be a header"[..], "middle of a header"),
-        (&[b'x'; 2000][..], "not a tar"),
+        (&[b'x'; 2000][..], "no tar archive"),
     ] {
         let path = dir.path().join("bad");
         std::fs::write(&path, bad).unwrap();
