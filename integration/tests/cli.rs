@@ -74,6 +74,47 @@ fn a_manifest_is_applied_from_a_file_and_from_stdin() {
 }
 
 #[test]
+fn the_manifests_of_a_directory_are_applied() {
+    let server = Server::start();
+    let dir = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| {
+        let path = dir.path().join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, text).unwrap();
+        path.display().to_string()
+    };
+    let (b, a) = (write("b.yml", "b"), write("a.yaml", "livenessProve"));
+    let (c, deep) = (write("c.json", "a warning"), write("deep/er/d.yaml", "d"));
+    write("README.md", "no manifest");
+    write(".hidden.yaml", "hidden");
+    let path = dir.path().to_str().unwrap();
+    let (code, out, error) = run(&server, &["apply", "-f", path, "-R", "--dry-run"]);
+    // One that is wrong keeps nothing back.
+    let one = "pod/a created (dry run)\npod/b in namespace other replaced (dry run)\n\
+               pod/c unchanged (dry run)\n";
+    assert_eq!((code, out), (Some(1), one.repeat(3)), "{error}");
+    assert!(
+        error.ends_with(&format!("halectl: {c}: pod \"a\": something is left out\n")),
+        "{error}"
+    );
+    let asked = |file: &str, text: &str| format!("apply {file} {text:?} dry");
+    let wanted =
+        [asked(&a, "livenessProve"), asked(&b, "b"), asked(&c, "a warning"), asked(&deep, "d")];
+    assert_eq!(server.asked(), wanted);
+    let empty = dir.path().join("deep");
+    let empty = empty.to_str().unwrap();
+    assert_eq!(
+        badly(&server, &["apply", "-f", empty]),
+        format!("halectl: {empty}: no .yaml, .yml or .json is in it; with -R also below it\n")
+    );
+    let (code, _, error) = run(&server, &["apply", "-f", "https://example.org/pod.yaml"]);
+    assert_eq!(code, Some(2), "{error}");
+    let remedy = "URLs aren't fetched: curl -sSfL https://example.org/pod.yaml | halectl";
+    assert!(error.contains(remedy), "{error}");
+    assert_eq!(server.asked().len(), 4);
+}
+
+#[test]
 fn a_refused_manifest_is_told_line_by_line() {
     let server = Server::start();
     let dir = tempfile::tempdir().unwrap();
@@ -273,30 +314,58 @@ fn every_pod_to_delete_is_tried() {
         "kind: Pod\nmetadata: {name: a}\n---\nkind: Pod\nmetadata: {name: b, namespace: n}",
     )
     .unwrap();
-    assert_eq!(
-        well(&server, &["delete", "-f", file.to_str().unwrap()]),
-        "pod/a deleted\npod/b in namespace n deleted\n"
-    );
+    // All at once: whichever is done first.
+    let lines = |args: &[&str]| {
+        let mut lines: Vec<String> = well(&server, args).lines().map(str::to_owned).collect();
+        lines.sort();
+        lines
+    };
+    let (file, db) = (file.to_str().unwrap(), "pod/db in namespace other");
+    assert_eq!(lines(&["delete", "-f", file]), ["pod/a deleted", "pod/b in namespace n deleted"]);
     assert_eq!(well(&server, &["delete", "pod/missing", "--ignore-not-found"]), "");
+    let both = [format!("{db} deleted"), "pod/web deleted".to_owned()];
+    assert_eq!(lines(&["delete", "pods", "--all", "-A"]), both);
+    assert_eq!(lines(&["delete", "pods", "-A", "-l", "app=db"]), both[..1]);
+    let begun = format!("{db} is being deleted\n");
+    assert_eq!(well(&server, &["delete", "pod", "other/db", "--wait=false"]), begun);
+    let mut asked = server.asked();
+    asked.sort();
     assert_eq!(
-        well(&server, &["delete", "pods", "--all", "-A"]),
-        "pod/web deleted\npod/db in namespace other deleted\n"
-    );
-    assert_eq!(
-        well(&server, &["delete", "pods", "-A", "-l", "app=db"]),
-        "pod/db in namespace other deleted\n"
-    );
-    assert_eq!(
-        server.asked(),
+        asked,
         [
-            "delete default/web Some(0)",
             "delete default/a None",
-            "delete n/b None",
             "delete default/web None",
+            "delete default/web Some(0)",
+            "delete n/b None",
             "delete other/db None",
-            "delete other/db None"
+            "delete other/db None",
+            "delete other/db None no wait"
         ]
     );
+}
+
+#[test]
+fn pods_that_take_long_hold_up_no_others() {
+    let server = Server::start();
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("p.json");
+    let pod = |name: &str| format!(r#"{{"kind": "Pod", "metadata": {{"name": "{name}"}}}}"#);
+    let items = [pod("slow"), pod("a"), pod("missing")].join(", ");
+    std::fs::write(&file, format!(r#"{{"kind": "List", "items": [{items}]}}"#)).unwrap();
+    let delete =
+        |more: &[&str]| run(&server, &[&["delete", "-f", file.to_str().unwrap()], more].concat());
+    let (code, out, error) = delete(&["--timeout", "2s"]);
+    assert_eq!((code, out.as_str()), (Some(1), "pod/a deleted\n"), "{error}");
+    assert_eq!(
+        error,
+        "halectl: there is no pod default/missing\n\
+         halectl: pod/slow is not gone yet: it goes on being deleted\n"
+    );
+    let (code, out, error) = delete(&["--ignore-not-found", "--wait=false"]);
+    assert_eq!((code, error.as_str()), (Some(0), ""));
+    let mut lines: Vec<&str> = out.lines().collect();
+    lines.sort_unstable();
+    assert_eq!(lines, ["pod/a is being deleted", "pod/slow is being deleted"]);
 }
 
 #[test]

@@ -209,6 +209,7 @@ async fn the_pods_of_the_guide_are_healed() {
         namespace: "default".into(),
         name: String::new(),
         grace_seconds: Some(0),
+        no_wait: false,
     };
     for (name, _, _) in manifests {
         let request = haled::proto::haled::DeleteRequest { name: name.into(), ..request.clone() };

@@ -699,7 +699,7 @@ async fn every_form_of_archive() {
     }
     for (bad, cause) in [
         (&b"not a tar at all, but long enough to be a header"[..], "middle of a header"),
-        (&[b'x'; 2000][..], "not a tar"),
+        (&[b'x'; 2000][..], "no tar archive"),
     ] {
         let path = dir.path().join("bad");
         std::fs::write(&path, bad).unwrap();
@@ -838,6 +838,33 @@ async fn a_layout_of_several_images() {
     );
     let images = node.images.import_stream(&same[..], Some("mine")).await.unwrap();
     assert!(images[0].tags.contains(&"docker.io/library/mine:latest".to_owned()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_archive_is_told_by_the_name_it_was_given() {
+    let node = Node::new();
+    let refused = async |bytes: &[u8]| {
+        let source = std::path::Path::new("given.tar");
+        let named = Some("z:1");
+        let imported = node.images.import_watched(bytes, source, named, Arc::default()).await;
+        imported.unwrap_err().to_string()
+    };
+    let empty = "cannot import given.tar: the archive is empty";
+    assert_eq!(refused(b"").await, empty);
+    assert_eq!(refused(&[0; 1024]).await, empty);
+    // Bytes of something else are no member's name.
+    let text = "root:x:0:0:root:/root:/bin/sh\n".repeat(64);
+    assert_eq!(refused(text.as_bytes()).await, "cannot import given.tar: it is no tar archive");
+    let mut damaged = Layer::new().file("first", "1").file("second", "2").tar();
+    damaged[1024 + 100] ^= 1;
+    let error = refused(&damaged).await;
+    assert_eq!(error, "cannot import given.tar: \"second\": a damaged header");
+    let error = refused(&damaged[..700]).await;
+    assert!(error.starts_with("cannot import given.tar: "), "{error}");
+    let bare = Layer::new().file("first", "1").tar();
+    let nameless = node.images.import_stream(&bare[..], None).await.unwrap_err().to_string();
+    assert!(nameless.ends_with("give it a name: --name REF"), "{nameless}");
+    assert!(node.images.list().is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -165,6 +165,7 @@ async fn the_log_of_a_manifest_s_pod_is_rotated_and_goes_with_the_pod() {
         namespace: "default".into(),
         name: "talker".into(),
         grace_seconds: None,
+        no_wait: false,
     };
     daemon.haled().await.delete(request).await.unwrap();
     assert_eq!(files(), Vec::<std::path::PathBuf>::new());

@@ -1,5 +1,7 @@
 //! Pods from manifests, whole: a real daemon and real containers.
 
+mod cluster;
+mod deletion;
 mod every_field;
 mod folder;
 mod life;
@@ -54,7 +56,11 @@ async fn phase(daemon: &Daemon, wanted: &str) -> wire::Pod {
 }
 
 async fn delete(daemon: &Daemon, name: &str) {
-    let request =
-        wire::DeleteRequest { namespace: "default".into(), name: name.into(), grace_seconds: None };
+    let request = wire::DeleteRequest {
+        namespace: "default".into(),
+        name: name.into(),
+        grace_seconds: None,
+        no_wait: false,
+    };
     daemon.haled().await.delete(request).await.unwrap();
 }

@@ -53,6 +53,7 @@ impl House {
         let request = wire::ApplyRequest {
             manifest: manifest.into_bytes().into(),
             source: "web.yaml".into(),
+            dry_run: false,
         };
         self.daemon.haled().await.apply(request).await.unwrap();
         self.daemon.until("the pod runs", || self.flag().exists()).await;
@@ -185,6 +186,7 @@ async fn a_heal_is_counted_and_every_open_page_is_told() {
         namespace: "default".into(),
         name: "web".into(),
         grace_seconds: Some(0),
+        no_wait: false,
     };
     house.daemon.haled().await.delete(delete).await.unwrap();
     until_event(&mut events, "\"order\":[]");

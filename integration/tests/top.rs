@@ -96,6 +96,7 @@ async fn web(daemon: &Daemon) {
     let request = wire::ApplyRequest {
         manifest: manifest.as_bytes().to_vec().into(),
         source: "web.yaml".into(),
+        dry_run: false,
     };
     daemon.haled().await.apply(request).await.unwrap();
 }

@@ -7,15 +7,15 @@ use std::process::ExitCode;
 
 use serde_json::{Map, Value};
 
-use super::options::ApplyArgs;
+use super::options::AnnotateArgs;
 use super::output::{complain, print};
-use super::{Failure, Outcome, pods};
+use super::{Failure, Outcome, manifest};
 
 /// `halectl annotate`.
-pub(super) async fn annotate(args: ApplyArgs) -> Outcome {
+pub(super) async fn annotate(args: AnnotateArgs) -> Outcome {
     let mut all = Vec::new();
     for file in &args.filename {
-        let (manifest, source) = pods::read_manifest(file).await?;
+        let (manifest, source) = manifest::read(file).await?;
         let failed = |why: String| Failure::Message(format!("{source}: {why}"));
         let text = String::from_utf8(manifest).map_err(|error| failed(error.to_string()))?;
         let documents = annotated(&text).map_err(failed)?;

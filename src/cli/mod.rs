@@ -12,11 +12,13 @@
 
 mod age;
 mod annotate;
+mod apply;
 mod archive;
 mod client;
 mod complete;
 mod copy;
 mod credentials;
+mod delete;
 mod describe;
 mod events;
 mod exec;
@@ -26,6 +28,7 @@ mod health;
 mod image;
 mod json;
 mod logs;
+mod manifest;
 mod names;
 mod options;
 mod output;
@@ -121,13 +124,13 @@ async fn obey(options: Options) -> Outcome {
     let named = namespace.as_deref();
     let namespace = named.unwrap_or(options::DEFAULT_NAMESPACE);
     match command {
-        Command::Apply(args) => pods::apply(&address, named, args).await,
+        Command::Apply(args) => apply::apply(&address, named, args).await,
         Command::Get(args) => get::get(&address, namespace, args).await,
         Command::Describe(args) => describe::command(&address, namespace, args).await,
         Command::Health(args) => health::health(&address, namespace, args).await,
         Command::Wait(args) => wait::wait(&address, namespace, args).await,
         Command::Annotate(args) => annotate::annotate(args).await,
-        Command::Delete(args) => pods::delete(&address, named, args).await,
+        Command::Delete(args) => delete::delete(&address, named, args).await,
         Command::Logs(args) => logs::logs(&address, namespace, args).await,
         Command::Exec(args) => exec::exec(&address, namespace, args).await,
         Command::Attach(args) => exec::attach(&address, namespace, args).await,

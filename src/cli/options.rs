@@ -58,7 +58,7 @@ pub(super) struct Options {
 pub(super) enum Command {
     /// Make the pods of a manifest run.
     #[command(after_help = "Examples:\n  halectl apply -f pod.yaml\n  \
-        kubectl get pod web -o yaml | halectl apply -f -")]
+        halectl apply -f pods/ --dry-run\n  kubectl get pod web -o yaml | halectl apply -f -")]
     Apply(ApplyArgs),
     /// List pods.
     #[command(after_help = "Examples:\n  halectl get pods -A -o wide\n  \
@@ -83,7 +83,7 @@ pub(super) enum Command {
     Wait(WaitArgs),
     /// Write a manifest's own probes into annotations that haled heals by, for kubectl apply.
     #[command(after_help = "Example:\n  halectl annotate -f deploy.yaml | kubectl apply -f -")]
-    Annotate(ApplyArgs),
+    Annotate(AnnotateArgs),
     /// Print containers' logs.
     #[command(
         after_help = "Examples:\n  halectl logs -f web\n  halectl logs web -c app --previous\n  \
@@ -108,7 +108,8 @@ pub(super) enum Command {
     Cp(CopyArgs),
     /// Stop and remove pods; ends when they are gone.
     #[command(after_help = "Examples:\n  halectl delete pod web\n  halectl delete -f pod.yaml\n  \
-        halectl delete pods -l app=web --now\n  halectl delete pod web --force")]
+        halectl delete pods -l app=web --now\n  halectl delete pod web --force\n  \
+        halectl delete pods --all --wait=false")]
     Delete(DeleteArgs),
     /// Show what happened to pods.
     #[command(after_help = "Examples:\n  halectl events web\n  halectl events -w -A\n  \

@@ -7,7 +7,7 @@ use crate::proto::haled::{
 use super::get::{Columns, View};
 use super::options::TimeFormat;
 use super::wait::{Met, Wanted, judge};
-use super::{Failure, annotate, describe, events, health, image, json, logs, pods, status};
+use super::{Failure, annotate, describe, events, health, image, json, logs, manifest, status};
 
 const SECOND: i64 = 1_000_000_000;
 /// 2026-01-02T03:04:05Z.
@@ -304,7 +304,7 @@ fn images_are_a_table() {
 
 #[test]
 fn the_pods_of_a_manifest_are_named() {
-    let named = |text: &str| match pods::named_pods(text.as_bytes(), "p.yaml") {
+    let named = |text: &str| match manifest::named_pods(text.as_bytes(), "p.yaml") {
         Ok(pods) => Ok(pods),
         Err(Failure::Message(message)) => Err(message),
         Err(other) => panic!("{other:?}"),
@@ -312,6 +312,8 @@ fn the_pods_of_a_manifest_are_named() {
     let two = "apiVersion: v1\nkind: Pod\nmetadata:\n  name: a\nspec: {containers: []}\n---\n\
                kind: ConfigMap\nmetadata: {name: c}\n---\n---\nkind: Pod\nmetadata: {name: b, namespace: n}\n";
     assert_eq!(named(two), Ok(vec![("default".into(), "a".into()), ("n".into(), "b".into())]));
+    let list = "kind: List\nitems:\n- {kind: Pod, metadata: {name: a}}\n- {kind: Service}\n";
+    assert_eq!(named(list), Ok(vec![("default".into(), "a".into())]));
     let json = r#"{"kind": "Pod", "metadata": {"name": "j"}}"#;
     assert_eq!(named(json), Ok(vec![("default".into(), "j".into())]));
     assert_eq!(

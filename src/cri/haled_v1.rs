@@ -48,12 +48,17 @@ impl Haled for Face {
         }
         let text = std::str::from_utf8(&request.manifest)
             .map_err(|error| invalid(format!("{}: not UTF-8: {error}", request.source)))?;
-        let applied = self.manifests.apply(text).await.map_err(|error| match error {
+        let applied = if request.dry_run {
+            self.manifests.check(text).await
+        } else {
+            self.manifests.apply(text).await
+        };
+        let applied = applied.map_err(|error| match error {
             // Each mistake with the file's name before it, as compilers do.
             ManifestError::Manifest(errors) => invalid(errors.of_file(&request.source)),
             error => of_manifest(error),
         })?;
-        let pods = applied.into_iter().map(|((namespace, name), applied)| wire::AppliedPod {
+        let pods = applied.pods.into_iter().map(|((namespace, name), applied)| wire::AppliedPod {
             namespace,
             name,
             result: match applied {
@@ -63,7 +68,8 @@ impl Haled for Face {
             }
             .into(),
         });
-        Ok(Response::new(wire::ApplyResponse { pods: pods.collect() }))
+        let warnings = applied.warnings;
+        Ok(Response::new(wire::ApplyResponse { pods: pods.collect(), warnings }))
     }
 
     async fn delete(
@@ -72,15 +78,12 @@ impl Haled for Face {
     ) -> Result<Response<wire::DeleteResponse>, Status> {
         let request = request.into_inner();
         let grace = request.grace_seconds.map(|seconds| Duration::from_secs(seconds.into()));
-        // Goes on if the client goes away.
-        let manifests = self.manifests.clone();
-        let deleting = tokio::spawn(async move {
-            manifests.delete(&request.namespace, &request.name, grace).await
-        });
-        deleting
-            .await
-            .map_err(|panic| Status::internal(panic.to_string()))?
-            .map_err(of_manifest)?;
+        let deleting = self.manifests.delete(&request.namespace, &request.name, grace);
+        // It goes on if the client goes away.
+        let gone = deleting.await.map_err(of_manifest)?;
+        if !request.no_wait {
+            gone.await.map_err(of_manifest)?;
+        }
         Ok(Response::new(wire::DeleteResponse {}))
     }
 
@@ -241,8 +244,10 @@ fn explained(field: &Field) -> wire::Field {
 fn of_manifest(error: ManifestError) -> Status {
     match error {
         ManifestError::Manifest(errors) => invalid(errors.to_string()),
-        ManifestError::NotFound { .. } => Status::not_found(error.to_string()),
-        ManifestError::Belongs { .. } => Status::failed_precondition(error.to_string()),
+        ManifestError::NotFound(_) => Status::not_found(error.to_string()),
+        ManifestError::Belongs { .. } | ManifestError::NotOwn(_) => {
+            Status::failed_precondition(error.to_string())
+        }
         ManifestError::Pod { .. } => Status::internal(error.to_string()),
         ManifestError::Store(error) => Status::internal(error.to_string()),
     }

@@ -29,8 +29,9 @@ impl Source {
     pub(super) fn archive(plain: &Path) -> Result<Self, String> {
         let file = File::open(plain).map_err(|error| error.to_string())?;
         let mut tape = Tape::new(io::BufReader::with_capacity(64 << 10, file));
-        let mut parts = HashMap::new();
+        let (mut parts, mut empty) = (HashMap::new(), true);
         while let Some(member) = tape.next()? {
+            empty = false;
             let Ok(name) = std::str::from_utf8(&member.path) else { continue };
             let part = match member.kind {
                 Kind::File => Part::Data { at: tape.position(), size: member.size },
@@ -48,6 +49,9 @@ impl Source {
             if parts.len() < MAX_PARTS {
                 parts.insert(normal(name), part);
             }
+        }
+        if empty {
+            return Err("the archive is empty".to_owned());
         }
         Ok(Self::Tar { plain: plain.to_owned(), parts })
     }

@@ -177,3 +177,16 @@ pub(super) fn with_causes(error: &dyn std::error::Error) -> String {
     }
     text
 }
+
+/// The cause at the bottom, which says what is wrong; what is above it says only where that was
+/// noticed.
+pub(super) fn innermost(error: &reqwest::Error) -> String {
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(deeper) = cause.source() {
+        cause = deeper;
+    }
+    let text = cause.to_string();
+    // Who tells of it names the server.
+    let bare = error.url().and_then(|url| text.strip_suffix(&format!(" for url ({url})")));
+    bare.map_or_else(|| text.clone(), str::to_owned)
+}

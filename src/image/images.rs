@@ -129,17 +129,18 @@ impl Images {
     /// `name` names a root file system, or stands in for the name in an archive of one image.
     pub async fn import(&self, path: &Path, name: Option<&str>) -> Result<Vec<Arc<Image>>, Error> {
         let name = name.map(import::name).transpose()?;
-        self.import_as(path, name, Arc::default()).await
+        self.import_as(path, path, name, Arc::default()).await
     }
 
     async fn import_as(
         &self,
         path: &Path,
+        shown: &Path,
         name: Option<Reference>,
         progress: Arc<Progress>,
     ) -> Result<Vec<Arc<Image>>, Error> {
-        let (inner, path) = (Arc::clone(&self.inner), path.to_owned());
-        let work = tokio::spawn(import::import(inner, path, name, progress));
+        let (inner, paths) = (Arc::clone(&self.inner), (path.to_owned(), shown.to_owned()));
+        let work = tokio::spawn(import::import(inner, paths, name, progress));
         work.await.unwrap_or(Err(Error::Stopped("the import")))
     }
 
@@ -150,19 +151,21 @@ impl Images {
         reader: impl AsyncRead + Send + Unpin,
         name: Option<&str>,
     ) -> Result<Vec<Arc<Image>>, Error> {
-        self.import_watched(reader, name, Arc::default()).await
+        self.import_watched(reader, Path::new("the stream"), name, Arc::default()).await
     }
 
-    /// The same, with what tells how far it is once all of the stream is here.
+    /// The same, with what to call the stream in errors, and what tells how far it is once all
+    /// of it is here.
     pub async fn import_watched(
         &self,
         reader: impl AsyncRead + Send + Unpin,
+        shown: &Path,
         name: Option<&str>,
         progress: Arc<Progress>,
     ) -> Result<Vec<Arc<Image>>, Error> {
         let name = name.map(import::name).transpose()?;
-        let spooled = import::spool(&self.inner, reader).await?;
-        self.import_as(&spooled.0, name, progress).await
+        let spooled = import::spool(&self.inner, shown, reader).await?;
+        self.import_as(&spooled.0, shown, name, progress).await
     }
 
     /// Every image, by id.

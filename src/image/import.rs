@@ -41,13 +41,14 @@ struct Ready {
     _lease: Lease,
 }
 
+/// `shown`: what to call the archive in errors.
 pub(super) async fn import(
     inner: Arc<Inner>,
-    path: PathBuf,
+    (path, shown): (PathBuf, PathBuf),
     name: Option<Reference>,
     progress: Arc<Progress>,
 ) -> Result<Vec<Arc<Image>>, Error> {
-    let import = Import { inner: Arc::clone(&inner), path, name };
+    let import = Import { inner: Arc::clone(&inner), path, shown, name };
     let ready = blocking("reading the archive", move || import.read()).await?;
     let size = |layer| inner.content.size(layer).unwrap_or_default();
     let layers = ready.iter().flat_map(|image| &image.assembly.layers);
@@ -72,14 +73,16 @@ pub(super) fn name(text: &str) -> Result<Reference, Error> {
     }
 }
 
-/// Writes a stream to a file below the root; it goes when the guard is dropped.
+/// Writes a stream to a file below the root; it goes when the guard is dropped. `shown`: what
+/// to call it in errors.
 pub(super) async fn spool(
     inner: &Inner,
+    shown: &Path,
     mut reader: impl AsyncRead + Unpin,
 ) -> Result<Scratch, Error> {
     let scratch = Scratch(inner.content.scratch());
     let disk = Error::disk("write", &scratch.0);
-    let stream = |cause: String| Error::Archive { path: "the stream".into(), cause };
+    let stream = |cause: String| Error::Archive { path: shown.to_owned(), cause };
     let mut file = tokio::fs::File::create_new(&scratch.0).await.map_err(&disk)?;
     let (mut buffer, mut size) = (vec![0; SPOOL_BUFFER], 0u64);
     loop {
@@ -101,12 +104,13 @@ pub(super) async fn spool(
 struct Import {
     inner: Arc<Inner>,
     path: PathBuf,
+    shown: PathBuf,
     name: Option<Reference>,
 }
 
 impl Import {
     fn wrong(&self, cause: impl Into<String>) -> Error {
-        Error::Archive { path: self.path.clone(), cause: cause.into() }
+        Error::Archive { path: self.shown.clone(), cause: cause.into() }
     }
 
     fn io(&self) -> impl Fn(io::Error) -> Error {
@@ -211,7 +215,7 @@ impl Import {
         let Some(name) = self.name.clone() else {
             return Err(self.wrong(
                 "it is neither an OCI archive (oci-layout) nor a docker-archive (manifest.json): \
-                 if it is a root file system, give it a name",
+                 if it is a root file system, give it a name: --name REF",
             ));
         };
         let mut hasher = Hasher::default();

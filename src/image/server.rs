@@ -14,7 +14,7 @@ use serde::Deserialize;
 
 use super::Error;
 use super::challenge::Credentials;
-use super::error::with_causes;
+use super::error::{innermost, with_causes};
 use super::hosts::{self, Endpoint};
 use super::{certificates, manifest};
 
@@ -83,7 +83,7 @@ impl Fault {
         let text = if error.is_timeout() {
             "it sends nothing (timed out)".to_owned()
         } else {
-            with_causes(error)
+            innermost(error)
         };
         if error.is_builder() || error.is_redirect() {
             Self::Lasting(text)

@@ -31,6 +31,15 @@ pub use variables::{Facts, Value, Variable};
 /// Users, and groups, of a pod that has its own: as many as a kubelet gives one.
 const OWN_IDS: u32 = 1 << 16;
 
+/// What a manifest asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Manifest {
+    /// In its order.
+    pub pods: Vec<PodPlan>,
+    /// What was left out, for people; that is no mistake.
+    pub warnings: Vec<String>,
+}
+
 /// A Pod as it is to run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PodPlan {

@@ -333,7 +333,7 @@ mod tests {
     use super::*;
 
     fn plan(text: &str) -> PodPlan {
-        super::super::parse(text).unwrap().remove(0)
+        super::super::parse(text).unwrap().pods.remove(0)
     }
 
     const FILES: &str = "

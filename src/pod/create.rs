@@ -185,7 +185,8 @@ impl Driver {
                 }
             }
             Err(error) => {
-                self.event(&name, "FailedCreate", error.to_string(), true);
+                let message = error.to_string().replace(id.as_str(), id.short());
+                self.event(&name, "FailedCreate", message, true);
                 self.drop_record(at);
                 if then_start && matches!(self.record.phase, Phase::Ready { .. }) {
                     self.restart_failed(&name, &error.to_string());

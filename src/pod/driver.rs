@@ -25,7 +25,7 @@ use super::inbox::{Answers, Call, Done, Event};
 use super::record::{Phase, SandboxRecord};
 use super::registry::Pods;
 use super::view::PodView;
-use super::work::{Container, Work};
+use super::work::{Container, Stopping, Work};
 use super::{Error, Services, events};
 use crate::container::Place;
 use crate::container::exec::Executor;
@@ -258,7 +258,7 @@ impl Driver {
         // What is still being started can't be killed before it has been.
         let running = |c: &&Container| matches!(c.record.state, State::Running(_));
         let stops = self.containers.iter().filter(running).filter_map(|c| c.stopping.as_ref());
-        let stops = stops.flat_map(|s| [s.kill_at, s.give_up_at]).flatten();
+        let stops = stops.flat_map(Stopping::wakes);
         let waits = matches!(self.record.phase, Phase::Stopping { .. })
             && !self.course.taking_down
             && self.containers.iter().all(Container::is_quiet);

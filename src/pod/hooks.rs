@@ -1,8 +1,6 @@
 //! The driver's part for hooks: what runs after a container's start and before its stop.
 
-use std::time::Duration;
-
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::driver::Driver;
@@ -27,7 +25,7 @@ impl Driver {
     /// The container at `at` has just been started.
     pub(super) fn begin_post_start(&mut self, at: usize) {
         let Some(hook) = self.hooks(at).and_then(|hooks| hooks.post_start.clone()) else { return };
-        self.containers[at].post_start = Some(self.run_hook(at, hook, None, Done::PostStarted));
+        self.containers[at].post_start = Some(self.run_hook(at, hook, Done::PostStarted));
     }
 
     /// A failed postStart hook is its container's end.
@@ -47,9 +45,9 @@ impl Driver {
     }
 
     /// Begins the preStop hook of a container whose stop begins. `None`: it has none.
-    pub(super) fn begin_pre_stop(&self, at: usize, grace: Duration) -> Option<Running> {
+    pub(super) fn begin_pre_stop(&self, at: usize) -> Option<Running> {
         let hook = self.hooks(at)?.pre_stop.clone()?;
-        Some(self.run_hook(at, hook, Some(grace), Done::PreStopped))
+        Some(self.run_hook(at, hook, Done::PreStopped))
     }
 
     /// The hook is over, well or not: now the signal, with at least a little time for it.
@@ -69,13 +67,7 @@ impl Driver {
         self.send_stop(at);
     }
 
-    fn run_hook(
-        &self,
-        at: usize,
-        hook: Hook,
-        limit: Option<Duration>,
-        done: fn(ContainerId, Failure) -> Done,
-    ) -> Running {
+    fn run_hook(&self, at: usize, hook: Hook, done: fn(ContainerId, Failure) -> Done) -> Running {
         let container = &self.containers[at];
         let (id, place, runtime) =
             (container.id.clone(), container.place.clone(), self.runtime.clone());
@@ -98,14 +90,6 @@ impl Driver {
                     }
                 }
                 Hook::Run(handler) => health::call(handler, &target).await.err(),
-            }
-        };
-        let work = async move {
-            match limit {
-                None => work.await,
-                Some(limit) => timeout(limit, work).await.unwrap_or_else(|_| {
-                    Some(format!("not done within the grace of {} s", limit.as_secs_f64()))
-                }),
             }
         };
         AbortOnDropHandle::new(self.spawn_held(async move { done(id, work.await) }))

@@ -35,7 +35,9 @@ impl Driver {
                 state: container.record.state.clone(),
                 health: prober.and_then(Prober::health),
                 health_message: prober.map(Prober::message).unwrap_or_default(),
+                // What health has condemned isn't ready any more, whatever its probes say.
                 ready: matches!(container.record.state, State::Running(_))
+                    && container.record.killed.is_none()
                     && container.post_start.is_none()
                     && prober.is_none_or(Prober::ready),
                 probes: prober.map(|p| p.report(now, wall)).unwrap_or_default(),

@@ -125,7 +125,8 @@ impl Driver {
                 self.prune_attempts(&config.name);
             }
             Err(error) => {
-                self.event(&config.name, "FailedStart", error.to_string(), true);
+                let message = error.to_string().replace(id.as_str(), id.short());
+                self.event(&config.name, "FailedStart", message, true);
                 self.ended(at, Ended::start_failed(SystemTime::now(), error.to_string()));
                 self.prune_attempts(&config.name);
                 let error = Arc::new(error);

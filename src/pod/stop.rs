@@ -15,7 +15,10 @@ use crate::container::state::{Ended, State};
 use crate::container::stop;
 use crate::id::ContainerId;
 use crate::monitor::wire::Exit;
+use crate::sys::process;
 
+/// After SIGKILL, until people are told that the container is still there.
+const SLOW: Duration = Duration::from_secs(10);
 /// After SIGKILL, until the callers are told that the container won't die.
 const GIVE_UP: Duration = Duration::from_secs(30);
 
@@ -46,7 +49,7 @@ impl Driver {
     pub(super) fn begin_stop(&mut self, at: usize, grace: Duration) {
         let runs = matches!(self.containers[at].record.state, State::Running(_));
         let hook = if runs && !grace.is_zero() && self.containers[at].stopping.is_none() {
-            self.begin_pre_stop(at, grace)
+            self.begin_pre_stop(at)
         } else {
             None
         };
@@ -63,24 +66,16 @@ impl Driver {
         if !matches!(container.record.state, State::Running(_) | State::Starting) {
             return;
         }
-        let grace_end = Instant::now() + grace;
+        let now = Instant::now();
         if let Some(stopping) = &mut container.stopping {
-            if stopping.kill_at.is_some_and(|at| at > grace_end) {
-                stopping.kill_at = Some(grace_end);
-            }
-            if stopping.kill_at.is_none() && stopping.give_up_at.is_none() {
-                // It was given up, and someone asks again.
-                stopping.kill_at = Some(grace_end);
-            }
-            return;
+            return stopping.hurry(now, grace);
         }
         let waits = hook.is_some();
-        // A hook may take the whole grace, and then the signal has its least.
-        let kill_at = if waits { grace_end + LEAST_GRACE } else { grace_end };
         container.stopping = Some(Stopping {
+            kill_at: Some(kill_at(now, grace, waits)),
             hook,
-            grace_end,
-            kill_at: Some(kill_at),
+            grace_end: now + grace,
+            tell_at: None,
             give_up_at: None,
             waiters: Vec::new(),
         });
@@ -107,7 +102,7 @@ impl Driver {
         });
     }
 
-    /// SIGKILL where the grace is over; removal where nothing is in its way.
+    /// What a stop's time asks for; removal where nothing is in its way.
     pub(super) fn advance_containers(&mut self) {
         let now = Instant::now();
         for at in 0..self.containers.len() {
@@ -118,23 +113,61 @@ impl Driver {
                     self.begin_remove(at);
                 }
             }
-            let id = self.containers[at].id.clone();
-            let Some(stopping) = self.containers[at].stopping.as_mut() else { continue };
-            if running && stopping.kill_at.is_some_and(|at| at <= now) {
-                stopping.kill_at = None;
-                stopping.give_up_at = Some(now + GIVE_UP);
-                self.signal(at, Signal::SIGKILL as i32);
-            } else if stopping.give_up_at.is_some_and(|at| at <= now) {
-                stopping.give_up_at = None;
-                let waiters: Vec<_> = stopping.waiters.drain(..).collect();
-                let removers = self.containers[at].remove.as_mut().map(std::mem::take);
-                let error = Arc::new(Error::WontDie(id));
-                for reply in waiters.into_iter().chain(removers.into_iter().flatten()) {
-                    self.answers.add(reply, Err(error.clone()));
-                }
-                self.stop_failed(&error);
+            if running {
+                self.advance_stop(at, now);
             }
         }
+    }
+
+    /// The end of the hook's time, SIGKILL where the grace is over, and word of one that
+    /// doesn't die of it.
+    fn advance_stop(&mut self, at: usize, now: Instant) {
+        let id = self.containers[at].id.clone();
+        let Some(stopping) = self.containers[at].stopping.as_mut() else { return };
+        let is_due = |time: Option<Instant>| time.is_some_and(|time| time <= now);
+        if is_due(stopping.kill_at) {
+            stopping.kill_at = None;
+            stopping.hook = None;
+            stopping.tell_at = Some(now + SLOW);
+            stopping.give_up_at = Some(now + GIVE_UP);
+            self.signal(at, Signal::SIGKILL as i32);
+        } else if is_due(stopping.hook_end()) {
+            self.pre_stopped(&id, Some("not done within the grace".to_owned()));
+        } else if is_due(stopping.tell_at) {
+            stopping.tell_at = None;
+            self.tell_of_life(at);
+        } else if is_due(stopping.give_up_at) {
+            stopping.give_up_at = None;
+            let waiters: Vec<_> = stopping.waiters.drain(..).collect();
+            let removers = self.containers[at].remove.as_mut().map(std::mem::take);
+            let error = Arc::new(Error::WontDie(id));
+            for reply in waiters.into_iter().chain(removers.into_iter().flatten()) {
+                self.answers.add(reply, Err(error.clone()));
+            }
+            self.stop_failed(&error);
+        }
+    }
+
+    /// SIGKILL hasn't ended it yet: an event by the kubelet's word, and a line in the log.
+    fn tell_of_life(&self, at: usize) {
+        let container = &self.containers[at];
+        let State::Running(init) = container.record.state else { return };
+        let pid = init.pid;
+        let why = match process::state(pid) {
+            Ok('D') => {
+                let within = process::waits_in(pid).map(|place| format!(" ({place})"));
+                let within = within.unwrap_or_default();
+                format!(
+                    "process {pid} waits in the kernel{within}, where no signal reaches it: for a \
+                     disk or a network file system that doesn't answer, or it is frozen?"
+                )
+            }
+            Ok(state) => format!("process {pid} is in state {state}"),
+            Err(error) => format!("process {pid} can't be looked at: {error}"),
+        };
+        let message = format!("it is alive {} s after SIGKILL: {why}", SLOW.as_secs());
+        tracing::warn!(container = %container.id, "{message}");
+        self.event(&container.config.name, "FailedKillPod", message, true);
     }
 
     /// The monitor says that a container's init has ended.
@@ -183,4 +216,24 @@ impl Driver {
             self.answers.add(reply, Ok(()));
         }
     }
+}
+
+impl Stopping {
+    /// It is to be over sooner; what would be later changes nothing.
+    fn hurry(&mut self, now: Instant, grace: Duration) {
+        self.grace_end = self.grace_end.min(now + grace);
+        let kill_at = kill_at(now, grace, self.hook.is_some());
+        match self.kill_at {
+            Some(at) => self.kill_at = Some(at.min(kill_at)),
+            // It was given up, and someone asks again.
+            None if self.give_up_at.is_none() => self.kill_at = Some(kill_at),
+            None => {}
+        }
+    }
+}
+
+/// A hook may take the whole grace, and then the signal has its least. Without a grace there
+/// is nothing to wait for.
+fn kill_at(now: Instant, grace: Duration, hook: bool) -> Instant {
+    if hook && !grace.is_zero() { now + grace + LEAST_GRACE } else { now + grace }
 }

@@ -90,12 +90,28 @@ pub(super) enum Work {
 
 /// A stop that has begun.
 pub(super) struct Stopping {
-    /// The preStop hook, until it is over; then the stop signal is sent.
+    /// The preStop hook, until it or the grace is over; then the stop signal is sent.
     pub(super) hook: Option<hooks::Running>,
     pub(super) grace_end: Instant,
+    /// `None`: SIGKILL has been sent.
     pub(super) kill_at: Option<Instant>,
+    /// When people are told that it hasn't died of that.
+    pub(super) tell_at: Option<Instant>,
+    /// When its callers are.
     pub(super) give_up_at: Option<Instant>,
     pub(super) waiters: Vec<Reply<()>>,
+}
+
+impl Stopping {
+    /// When its hook has no more time.
+    pub(super) fn hook_end(&self) -> Option<Instant> {
+        self.hook.as_ref().map(|_| self.grace_end)
+    }
+
+    /// When there is something to do for it by itself.
+    pub(super) fn wakes(&self) -> impl Iterator<Item = Instant> {
+        [self.hook_end(), self.kill_at, self.tell_at, self.give_up_at].into_iter().flatten()
+    }
 }
 
 impl Driver {

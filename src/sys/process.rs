@@ -15,6 +15,19 @@ pub fn start_ticks(pid: i32) -> io::Result<u64> {
     field(&stat, 22).and_then(|text| text.parse().ok()).ok_or_else(|| malformed(pid))
 }
 
+/// Field 3 of /proc/PID/stat: `R`, `S`, `D`, `Z`, …
+pub fn state(pid: i32) -> io::Result<char> {
+    let stat = stat(pid)?;
+    field(&stat, 3).and_then(|text| text.chars().next()).ok_or_else(|| malformed(pid))
+}
+
+/// The kernel's function that a process sleeps in (proc_pid_wchan(5)); `None`: it doesn't, or
+/// the kernel doesn't say.
+pub fn waits_in(pid: i32) -> Option<String> {
+    let place = std::fs::read_to_string(format!("/proc/{pid}/wchan")).ok()?;
+    Some(place.trim().to_owned()).filter(|place| !place.is_empty() && place != "0")
+}
+
 /// Has this thread's next execve(2) give the program an SELinux label (proc_pid_attr(5)). An
 /// error where the policy doesn't allow that, or there is no SELinux.
 pub fn label_next(label: &str) -> io::Result<()> {

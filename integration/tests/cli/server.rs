@@ -127,7 +127,8 @@ impl Haled for Canned {
     ) -> Result<Response<v1::ApplyResponse>, Status> {
         let request = request.into_inner();
         let text = String::from_utf8(request.manifest.to_vec()).unwrap();
-        self.note(format!("apply {} {text:?}", request.source));
+        let dry_run = if request.dry_run { " dry" } else { "" };
+        self.note(format!("apply {} {text:?}{dry_run}", request.source));
         if text.contains("livenessProve") {
             return Err(Status::invalid_argument(
                 "spec.containers[0]: unknown field \"livenessProve\", did you mean \
@@ -144,7 +145,9 @@ impl Haled for Canned {
             pod("b", "other", Applied::Replaced),
             pod("c", "default", Applied::Unchanged),
         ];
-        Ok(Response::new(v1::ApplyResponse { pods }))
+        let left_out = "pod \"a\": something is left out".to_owned();
+        let warnings = if text.contains("a warning") { vec![left_out] } else { Vec::new() };
+        Ok(Response::new(v1::ApplyResponse { pods, warnings }))
     }
 
     async fn delete(
@@ -153,7 +156,11 @@ impl Haled for Canned {
     ) -> Result<Response<v1::DeleteResponse>, Status> {
         let request = request.into_inner();
         let (namespace, name) = (&request.namespace, &request.name);
-        self.note(format!("delete {namespace}/{name} {:?}", request.grace_seconds));
+        let no_wait = if request.no_wait { " no wait" } else { "" };
+        self.note(format!("delete {namespace}/{name} {:?}{no_wait}", request.grace_seconds));
+        if name == "slow" && !request.no_wait {
+            std::future::pending::<()>().await;
+        }
         if name == "missing" {
             return Err(Status::not_found(format!("there is no pod {namespace}/{name}")));
         }

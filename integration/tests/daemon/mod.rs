@@ -401,6 +401,7 @@ impl Daemon {
         let chunk = |chunk: &[u8]| wire::ImportImageRequest {
             reference: name.to_owned(),
             chunk: chunk.to_vec().into(),
+            ..Default::default()
         };
         let messages: Vec<_> = archive.chunks(1 << 20).map(chunk).collect();
         let mut own = self.own_images().await;
@@ -598,6 +599,7 @@ impl Daemon {
         let request = wire::ApplyRequest {
             manifest: manifest.as_bytes().to_vec().into(),
             source: "test.yaml".into(),
+            dry_run: false,
         };
         Ok(self.haled().await.apply(request).await?.into_inner())
     }

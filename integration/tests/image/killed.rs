@@ -119,8 +119,11 @@ async fn a_daemon_killed_while_an_archive_is_sent_keeps_nothing_of_it() {
     });
     let name = "docker.io/library/cut:1";
     for chunk in whole[..whole.len() / 2].chunks(1 << 20) {
-        let message =
-            wire::ImportImageRequest { reference: name.into(), chunk: chunk.to_vec().into() };
+        let message = wire::ImportImageRequest {
+            reference: name.into(),
+            chunk: chunk.to_vec().into(),
+            ..Default::default()
+        };
         sender.send(message).await.unwrap();
     }
     let spooled = || {

@@ -15,6 +15,7 @@ async fn apply(house: &House, manifest: &str) {
     let request = wire::ApplyRequest {
         manifest: manifest.as_bytes().to_vec().into(),
         source: "pod.yaml".into(),
+        dry_run: false,
     };
     house.daemon.haled().await.apply(request).await.unwrap();
 }

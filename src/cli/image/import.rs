@@ -27,7 +27,8 @@ const QUEUE: usize = 4;
 
 pub(in crate::cli) async fn import(address: &Address, args: ImportArgs) -> Outcome {
     let ImportArgs { name, source, quiet } = args;
-    let shown = source.display().to_string();
+    let is_stdin = source == Path::new("-");
+    let shown = if is_stdin { "stdin".to_owned() } else { source.display().to_string() };
     let unreadable = |error: io::Error| Failure::Message(format!("cannot read {shown}: {error}"));
     let source = Source::open(&source).map_err(unreadable)?;
     let client = client::own_images(address).await?;
@@ -42,7 +43,12 @@ pub(in crate::cli) async fn import(address: &Address, args: ImportArgs) -> Outco
     // own end must never look whole to haled.
     let unfinished = sender.clone();
     let reading = tokio::task::spawn_blocking(move || source.send(Chunks::new(sender)));
-    let answer = answer(client, name.unwrap_or_default(), receiver, &bar);
+    let first = ImportImageRequest {
+        reference: name.unwrap_or_default(),
+        source: shown.clone(),
+        ..ImportImageRequest::default()
+    };
+    let answer = answer(client, first, receiver, &bar);
     tokio::pin!(answer);
     let answer = tokio::select! {
         answer = &mut answer => answer,
@@ -68,15 +74,14 @@ pub(in crate::cli) async fn import(address: &Address, args: ImportArgs) -> Outco
 /// Sends the chunks, and gives what haled has made of them.
 async fn answer(
     mut client: ImagesClient<tonic::transport::Channel>,
-    reference: String,
+    first: ImportImageRequest,
     chunks: mpsc::Receiver<Bytes>,
     bar: &ProgressBar,
 ) -> Result<Vec<ImportedImage>, Failure> {
-    let first = ImportImageRequest { reference, chunk: Bytes::new() };
     let sent = bar.clone();
     let chunks = ReceiverStream::new(chunks).map(move |chunk| {
         sent.inc(chunk.len() as u64);
-        ImportImageRequest { reference: String::new(), chunk }
+        ImportImageRequest { chunk, ..ImportImageRequest::default() }
     });
     let mut answers = client.import(tokio_stream::once(first).chain(chunks)).await?.into_inner();
     let mut images = Vec::new();

@@ -94,10 +94,33 @@ impl FromStr for Span {
 }
 
 #[derive(Debug, Args)]
-pub(in crate::cli) struct ApplyArgs {
+pub(in crate::cli) struct AnnotateArgs {
     /// A file of YAML or JSON documents; "-" is standard input. May be given again.
     #[arg(long, short, required = true, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
     pub(in crate::cli) filename: Vec<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct ApplyArgs {
+    /// A file of YAML or JSON documents, a directory of such files, or "-" for standard input.
+    /// May be given again.
+    #[arg(long, short, required = true, value_name = "FILE", value_hint = clap::ValueHint::AnyPath)]
+    pub(in crate::cli) filename: Vec<PathBuf>,
+    /// Also the files of the directories below a directory.
+    #[arg(long, short = 'R')]
+    pub(in crate::cli) recursive: bool,
+    /// Have haled look at everything and do nothing; it prints what would be done.
+    #[arg(long, value_name = "WHERE", num_args = 0..=1, require_equals = true,
+        default_missing_value = "server")]
+    pub(in crate::cli) dry_run: Option<DryRun>,
+}
+
+/// kubectl's words. halectl knows nothing of pods that haled doesn't, so both are haled's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(in crate::cli) enum DryRun {
+    None,
+    Client,
+    Server,
 }
 
 #[derive(Debug, Args)]
@@ -231,11 +254,16 @@ pub(in crate::cli) struct DeleteArgs {
     /// Every pod of the namespace, or with -A of all of them.
     #[arg(long, conflicts_with_all = ["names", "selector", "filename"])]
     pub(in crate::cli) all: bool,
-    /// The pods of this manifest; "-" is standard input. May be given again.
-    #[arg(long, short, value_name = "FILE", value_hint = clap::ValueHint::FilePath,
+    /// The pods of this file, a directory of such files, or "-" for standard input.
+    /// May be given again.
+    #[arg(long, short, value_name = "FILE", value_hint = clap::ValueHint::AnyPath,
         conflicts_with_all = ["names", "selector", "all_namespaces"])]
     pub(in crate::cli) filename: Vec<PathBuf>,
-    /// In place of the pods' own terminationGracePeriodSeconds.
+    /// Also the files of the directories below a directory.
+    #[arg(long, short = 'R', requires = "filename", conflicts_with = "kind")]
+    pub(in crate::cli) recursive: bool,
+    /// In place of the pods' own terminationGracePeriodSeconds; of a pod that is being deleted
+    /// already it may only make less.
     #[arg(long, value_name = "SECONDS")]
     pub(in crate::cli) grace_period: Option<u32>,
     /// The same as --grace-period 1.
@@ -247,6 +275,13 @@ pub(in crate::cli) struct DeleteArgs {
     /// A pod that isn't there is as good as deleted.
     #[arg(long)]
     pub(in crate::cli) ignore_not_found: bool,
+    /// Whether to wait until they are gone.
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
+        default_value_t = true, default_missing_value = "true", action = clap::ArgAction::Set)]
+    pub(in crate::cli) wait: bool,
+    /// How long to wait for that; they go on being deleted. 0: as long as it takes.
+    #[arg(long, value_name = "TIME")]
+    pub(in crate::cli) timeout: Option<Span>,
 }
 
 #[derive(Debug, Args)]

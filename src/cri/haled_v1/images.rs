@@ -84,7 +84,9 @@ impl Images for Face {
         let shown = Arc::clone(&progress);
         let importing = async move {
             let name = Some(first.reference).filter(|name| !name.is_empty());
-            images.import_watched(reader, name.as_deref(), shown).await
+            let source = Some(first.source).filter(|source| !source.is_empty());
+            let source = source.unwrap_or_else(|| "the archive".to_owned());
+            images.import_watched(reader, source.as_ref(), name.as_deref(), shown).await
         };
         let message = |parts, done: Option<Vec<Arc<Image>>>| wire::ImportImageProgress {
             images: done.iter().flatten().map(|image| imported(image)).collect(),

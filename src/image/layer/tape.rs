@@ -278,10 +278,12 @@ impl<R: Read> Tape<R> {
             .sum();
         match header.cksum() {
             Ok(told) if told == sum => Ok(Some(header)),
-            _ => Err(format!(
-                "\"{}\": a damaged header, or not a tar archive",
-                shown(&header.path_bytes())
-            )),
+            // Of anything else these would be bytes that nobody calls a name.
+            _ if header.as_ustar().is_some() || header.as_gnu().is_some() => {
+                Err(format!("\"{}\": a damaged header", shown(&header.path_bytes())))
+            }
+            _ if self.position == BLOCK as u64 => Err("it is no tar archive".to_owned()),
+            _ => Err(format!("a damaged header at byte {}", self.position - BLOCK as u64)),
         }
     }
 }

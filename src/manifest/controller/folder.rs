@@ -10,7 +10,7 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use super::{Key, Manifests};
+use super::{Entry, Key, Manifests, Outcome, Owner};
 use crate::sys::watch::{Watch, is_being_written};
 
 /// Between looks at a directory that is watched, where nothing happens.
@@ -86,7 +86,7 @@ impl Manifests {
         }
         conflicts.retain(|file, _| files.contains_key(file));
         let gone: Vec<Key> = self.owned(|file| !files.contains_key(file));
-        self.drop_pods(gone).await;
+        self.drop_pods(gone);
         seen.clone_from(files);
         seen.retain(|file, _| !unfinished.contains(&file));
     }
@@ -97,9 +97,9 @@ impl Manifests {
         let told = file.display();
         let path = file.to_owned();
         let read = tokio::task::spawn_blocking(move || read(&path)).await;
-        let applied = match read.map_err(std::io::Error::other).and_then(|read| read) {
+        let begun = match read.map_err(std::io::Error::other).and_then(|read| read) {
             Ok(None) => return Taken::Unfinished,
-            Ok(Some(text)) => match self.apply_from(&text, Some(file)).await {
+            Ok(Some(text)) => match self.begin_apply(&text, Some(file)).await {
                 Err(super::Error::Manifest(errors)) => Err(errors.of_file(&told.to_string())),
                 Err(error @ super::Error::Belongs { .. }) => {
                     let why = format!("{told}: {error}");
@@ -111,16 +111,20 @@ impl Manifests {
                     }
                     return Taken::Conflict(why);
                 }
-                applied => applied.map_err(|error| format!("{told}: {error}")),
+                begun => begun.map_err(|error| format!("{told}: {error}")),
             },
             Err(error) => Err(format!("{told}: {error}")),
         };
-        match applied {
-            Ok(applied) => {
-                let names: BTreeSet<&Key> = applied.iter().map(|(key, _)| key).collect();
+        match begun {
+            Ok(begun) => {
+                let Outcome { pods, warnings } = begun.outcome();
+                for warning in warnings {
+                    tracing::warn!("{told}: {warning}");
+                }
+                let names: BTreeSet<&Key> = pods.iter().map(|(key, _)| key).collect();
                 let mut left = self.owned(|owner| owner == file);
                 left.retain(|key| !names.contains(key));
-                self.drop_pods(left).await;
+                self.drop_pods(left);
             }
             Err(why) => {
                 tracing::error!("a manifest is left out, its pods stay as they are: {why}");
@@ -132,19 +136,21 @@ impl Manifests {
         Taken::Done
     }
 
-    async fn drop_pods(&self, keys: Vec<Key>) {
-        for (namespace, name) in keys {
+    /// Their ends begin: another file's pods needn't wait for them.
+    fn drop_pods(&self, keys: Vec<Key>) {
+        for key in keys {
+            let (namespace, name) = &key;
             tracing::info!(namespace, name, "its manifest is gone: deleting the pod");
-            if let Err(error) = self.remove(&namespace, &name, None).await {
+            if let Err(error) = self.begin_delete(&key, None, None) {
                 tracing::error!(namespace, name, %error, "cannot delete the pod");
             }
         }
     }
 
-    /// The pods that came from a file.
+    /// The pods that are a file's.
     fn owned(&self, is_it: impl Fn(&Path) -> bool) -> Vec<Key> {
         let entries = self.lock();
-        let from = |entry: &super::Entry| entry.record.file.as_deref().is_some_and(&is_it);
+        let from = |entry: &Entry| matches!(entry.owner(), Owner::File(file) if is_it(file));
         entries.iter().filter(|(_, entry)| from(entry)).map(|(key, _)| key.clone()).collect()
     }
 }

@@ -6,8 +6,10 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use futures_util::future::join_all;
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use super::grace::Grace;
 use super::record::{PodRecord, stored_key};
 use super::{Key, Manifests, node};
 use crate::container::config::ContainerConfig;
@@ -17,21 +19,33 @@ use crate::image;
 use crate::manifest::plan::{self, Action, Ending, Observed, Sandbox, Seen, Stage, Wish};
 use crate::manifest::{Planned, PodPlan, PullPolicy, dns, volumes};
 use crate::oci::model::Profile;
+use crate::pod;
 use crate::pod::events::Event;
 use crate::pod::host_resolv_conf;
 use crate::pod::record::{Origin, Phase};
 use crate::pod::view::{ContainerView, PodView};
 
 /// Between tries to bring a pod up, growing to the second.
-const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(1));
+pub(super) const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(1));
 /// How often a pod's task looks by itself; it also looks whenever something happens to the pod.
 const LOOK: Duration = Duration::from_secs(1);
 /// While a sandbox comes or goes.
 const SOON: Duration = Duration::from_millis(50);
-/// What a sidecar gets at least, however little of the pod's grace is left; as in Kubernetes.
-const LEAST_GRACE: Duration = Duration::from_secs(2);
 /// What an evicted pod gets at most: it goes on using what it mustn't. As in Kubernetes.
 const EVICTION_GRACE: Duration = Duration::from_secs(1);
+
+/// What keeps a pod from being as it should.
+pub(super) struct Trouble {
+    pub(super) why: String,
+    /// The pod's own task has told people of it.
+    told: bool,
+}
+
+impl From<String> for Trouble {
+    fn from(why: String) -> Self {
+        Self { why, told: false }
+    }
+}
 
 /// What came of one look.
 pub(super) enum Looked {
@@ -43,35 +57,10 @@ pub(super) enum Looked {
     Over,
 }
 
-/// How long a pod's stop may take, from when its first container is stopped.
-pub(super) struct Grace {
-    whole: Duration,
-    until: Option<Instant>,
-}
-
-impl Grace {
-    pub(super) fn new(whole: Duration) -> Self {
-        Self { whole, until: None }
-    }
-
-    /// What is left for the next container; begins it.
-    fn left(&mut self) -> Duration {
-        let now = Instant::now();
-        let until = *self.until.get_or_insert(now + self.whole);
-        let left = until.saturating_duration_since(now);
-        if self.whole.is_zero() { Duration::ZERO } else { left.max(LEAST_GRACE) }
-    }
-}
-
 impl Manifests {
     /// Begins the task that keeps a pod as it should be.
-    pub(super) fn keep(&self, key: Key) {
-        let manifests = self.clone();
-        let of_task = key.clone();
-        let task = tokio::spawn(async move { manifests.run(of_task).await });
-        if let Some(entry) = self.lock().get_mut(&key) {
-            entry.task = Some(task.abort_handle());
-        }
+    pub(super) fn keep(&self, key: Key) -> JoinHandle<()> {
+        tokio::spawn(self.clone().run(key))
     }
 
     /// Does what is to be done for the pod until it is over, with an eye on what it uses.
@@ -96,7 +85,7 @@ impl Manifests {
             self.note_conditions(key);
             let Some(record) = self.record(key) else { return };
             let (wish, whole) = wish(&record);
-            if grace.as_ref().is_none_or(|grace| grace.whole != whole) {
+            if grace.as_ref().is_none_or(|grace| grace.whole() != whole) {
                 grace = Some(Grace::new(whole));
             }
             let Some(grace) = &mut grace else { return };
@@ -118,10 +107,12 @@ impl Manifests {
                     };
                     drop(tokio::time::timeout(LOOK, of_pod).await);
                 }
-                Err(problem) => {
-                    tracing::warn!(namespace = key.0, name = key.1, problem, retry_in = ?wait, "cannot bring the pod up");
-                    self.tell(key, "Failed", problem.clone());
-                    self.set_problem(key, problem);
+                Err(Trouble { why, told }) => {
+                    tracing::warn!(namespace = key.0, name = key.1, why, retry_in = ?wait, "cannot bring the pod up");
+                    if !told {
+                        self.tell(key, "Failed", why.clone());
+                    }
+                    self.set_problem(key, why);
                     tokio::time::sleep(wait).await;
                     wait = (wait * 2).min(longest);
                 }
@@ -136,7 +127,7 @@ impl Manifests {
         record: &PodRecord,
         wish: &Wish,
         grace: &mut Grace,
-    ) -> Result<Looked, String> {
+    ) -> Result<Looked, Trouble> {
         let all = self.sandboxes_of(&record.uid);
         let newest = all.last();
         match plan::next(&record.plan, &observe(&record.plan, &all), wish) {
@@ -158,10 +149,10 @@ impl Manifests {
             }
             Action::Start(name) => {
                 if let Some(made) = newest.and_then(|pod| pod.newest(&name)) {
-                    self.inner.pods.start(&made.id).await.map_err(text)?;
+                    self.inner.pods.start(&made.id).await.map_err(told)?;
                 }
             }
-            Action::Stop(names) => self.stop(newest, &names, grace.left()).await?,
+            Action::Stop(names) => self.stop(newest, &names, grace.left(Instant::now())).await?,
             Action::Finish(ending) => {
                 if let Some(pod) = newest.filter(|pod| pod.phase != Phase::Stopped) {
                     self.inner.pods.stop_sandbox(&pod.id).await.map_err(text)?;
@@ -184,7 +175,7 @@ impl Manifests {
         key: &Key,
         record: &PodRecord,
         all: &[Arc<PodView>],
-    ) -> Result<(), String> {
+    ) -> Result<(), Trouble> {
         // Images first: a sandbox that waits for them helps nobody.
         for planned in record.plan.all() {
             self.ensure_image(&planned.config.image, planned.pull).await?;
@@ -219,7 +210,7 @@ impl Manifests {
         })
         .map_err(text)?;
         let policy = Some(record.plan.health.clone());
-        self.inner.pods.run(sandbox, Origin::Manifest, policy).await.map_err(text)?;
+        self.inner.pods.run(sandbox, Origin::Manifest, policy).await.map_err(told)?;
         Ok(())
     }
 
@@ -229,7 +220,7 @@ impl Manifests {
         pod: &PodView,
         planned: &Planned,
         attempt: u32,
-    ) -> Result<(), String> {
+    ) -> Result<(), Trouble> {
         self.ensure_image(&planned.config.image, planned.pull).await?;
         for (reference, pull) in record.plan.image_volumes() {
             self.ensure_image(reference, pull).await?;
@@ -241,8 +232,8 @@ impl Manifests {
         config.mounts = blocking(move || volumes::mounts(&dir, &plan, &of, &env)).await?;
         config.find_images(&self.inner.images).map_err(text)?;
         self.with_profile(&mut config);
-        let id = self.inner.pods.create(&pod.id, config).await.map_err(text)?;
-        self.inner.pods.start(&id).await.map_err(text)
+        let id = self.inner.pods.create(&pod.id, config).await.map_err(told)?;
+        self.inner.pods.start(&id).await.map_err(told)
     }
 
     /// A seccomp profile of the node stands below a directory that only the daemon knows.
@@ -422,4 +413,12 @@ pub(super) async fn blocking<T: Send + 'static>(
 /// For `map_err`.
 fn text(error: impl std::fmt::Display) -> String {
     error.to_string()
+}
+
+/// The same for what a pod's task does, which makes an event of where it fails; not of what it
+/// doesn't begin.
+fn told(error: Arc<pod::Error>) -> Trouble {
+    use pod::Error::{Invalid, NotFound, WrongState};
+    let told = !matches!(*error, Invalid(_) | NotFound { .. } | WrongState(_));
+    Trouble { why: error.to_string(), told }
 }

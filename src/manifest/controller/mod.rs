@@ -1,11 +1,18 @@
 //! Keeps the pods of manifests as they should be: what is known of them, and one task a pod.
 //!
-//! `keep` is the task, `evict` watches what a pod uses, `folder` the directory of manifests, `record` what is remembered, `users` the ids
-//! of user namespaces,
-//! `node` what a pod may ask of its node. What is to be done is [`super::plan`]'s to say.
+//! `keep` is the task, `apply` has pods come and be replaced, `deletion` has them go, within a
+//! `grace`; `evict` watches what a pod uses, `folder` the directory of manifests, `record` what is
+//! remembered, `users` the ids of user namespaces, `node` what a pod may ask of its node. What is
+//! to be done is [`super::plan`]'s to say.
+//!
+//! What is asked of a pod is noted at once, under the lock of all pods, and done by the pod's
+//! own task: nobody waits for another pod.
 
+mod apply;
+mod deletion;
 mod evict;
 mod folder;
+mod grace;
 mod keep;
 pub mod node;
 mod record;
@@ -14,21 +21,23 @@ mod users;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
-use tokio::task::AbortHandle;
+use tokio::task::JoinHandle;
 
-use super::plan::{Ending, Wish};
+use super::plan::Ending;
 use super::status::{Condition, conditions, phase};
-use super::{Errors, PodPlan, parse, volumes};
+use super::{Errors, PodPlan, volumes};
 use crate::container::state::nanos;
 use crate::image::Images;
 use crate::pod::Pods;
 use crate::pod::view::PodView;
 use crate::store::{self, Store};
+pub use apply::{Applied, Outcome};
+use deletion::Deletion;
+use keep::newest;
 pub(in crate::manifest) use keep::started;
-use keep::{Grace, Looked, newest};
-use record::{PodRecord, key, new_uid, same, stored_key};
+use record::{PodRecord, key, stored_key};
 
 /// Namespace and name.
 type Key = (String, String);
@@ -39,14 +48,15 @@ pub enum Error {
     /// The manifest is wrong.
     #[error(transparent)]
     Manifest(#[from] Errors),
-    /// No such pod, or not one of a manifest.
-    #[error("pod \"{name}\" in namespace \"{namespace}\" is not one of haled's own")]
-    NotFound {
-        /// As asked for.
-        namespace: String,
-        /// As asked for.
-        name: String,
-    },
+    /// No such pod.
+    #[error("there is no pod {}/{}", .0.0, .0.1)]
+    NotFound((String, String)),
+    /// A pod that came through the CRI.
+    #[error(
+        "pod \"{}\" in namespace \"{}\" is not one of haled's own: who gave it to haled through the \
+         CRI, a kubelet or crictl, must delete it", .0.1, .0.0
+    )]
+    NotOwn((String, String)),
     /// It is another's to change: nothing was.
     #[error("pod \"{}\" in namespace \"{}\" {}", .key.1, .key.0, belongs(.owner.as_deref()))]
     Belongs {
@@ -94,17 +104,6 @@ pub struct Settings {
     pub dir: Option<PathBuf>,
 }
 
-/// What became of one pod of a manifest.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Applied {
-    /// It was as the manifest says already.
-    Unchanged,
-    /// It is new.
-    Created,
-    /// It was another, which is gone.
-    Replaced,
-}
-
 /// A pod of a manifest, as seen from outside.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Managed {
@@ -129,10 +128,25 @@ pub struct Managed {
     pub conditions: Vec<Condition>,
 }
 
+/// A pod that is known.
 struct Entry {
     record: PodRecord,
     problem: String,
-    task: Option<AbortHandle>,
+    /// What keeps it as it should be, until it is deleted.
+    task: Option<JoinHandle<()>>,
+    /// Its end, if that has begun.
+    deletion: Option<Deletion>,
+}
+
+/// Whose a pod is to change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Owner<'a> {
+    /// It is going, and nothing takes its place.
+    Nobody,
+    /// It was applied.
+    Apply,
+    /// It is from a file of the watched directory.
+    File(&'a Path),
 }
 
 /// The pods of manifests. Cheap to clone.
@@ -143,18 +157,29 @@ pub struct Manifests {
 
 impl Entry {
     fn new(record: PodRecord) -> Self {
-        Self { record, problem: String::new(), task: None }
+        Self { record, problem: String::new(), task: None, deletion: None }
+    }
+
+    fn owner(&self) -> Owner<'_> {
+        let file = match &self.deletion {
+            None => &self.record.file,
+            Some(deletion) => match deletion.heir() {
+                None => return Owner::Nobody,
+                Some(heir) => &heir.file,
+            },
+        };
+        file.as_deref().map_or(Owner::Apply, Owner::File)
     }
 }
+
+type Entries = BTreeMap<Key, Entry>;
 
 struct Inner {
     pods: Pods,
     images: Images,
     store: Store,
     settings: Settings,
-    entries: Mutex<BTreeMap<Key, Entry>>,
-    /// One manifest is applied, or one pod deleted, at a time.
-    turn: tokio::sync::Mutex<()>,
+    entries: Mutex<Entries>,
 }
 
 impl Manifests {
@@ -178,123 +203,23 @@ impl Manifests {
             (key, Entry::new(record))
         });
         let entries = Mutex::new(entries.collect());
-        let turn = tokio::sync::Mutex::default();
         let watched = settings.dir.clone();
-        let manifests =
-            Self { inner: Arc::new(Inner { pods, images, store, settings, entries, turn }) };
+        let manifests = Self { inner: Arc::new(Inner { pods, images, store, settings, entries }) };
         if aside.is_empty() {
             manifests.clear_stray_volumes();
         }
-        let all: Vec<(Key, PodRecord)> = manifests
-            .lock()
-            .iter()
-            .map(|(key, entry)| (key.clone(), entry.record.clone()))
-            .collect();
-        for (key, record) in all {
-            if record.deleting {
+        for (key, entry) in manifests.lock().iter_mut() {
+            if entry.record.deleting {
                 // A deletion that was cut off.
-                let manifests = manifests.clone();
-                tokio::spawn(async move {
-                    let (namespace, name) = key;
-                    if let Err(error) = manifests.remove(&namespace, &name, None).await {
-                        tracing::error!(namespace, name, %error, "cannot finish deleting the pod");
-                    }
-                });
-            } else if record.ended.is_none() {
-                manifests.keep(key);
+                manifests.condemn(key, entry, None)?;
+            } else if entry.record.ended.is_none() {
+                entry.task = Some(manifests.keep(key.clone()));
             }
         }
         if let Some(dir) = watched {
             tokio::spawn(manifests.clone().watch(dir));
         }
         Ok(manifests)
-    }
-
-    /// Makes the pods of a manifest be as it says. An error in any document changes nothing.
-    pub async fn apply(&self, text: &str) -> Result<Vec<(Key, Applied)>, Error> {
-        self.apply_from(text, None).await
-    }
-
-    /// The same; `file` is the one of the watched directory that it is from.
-    async fn apply_from(
-        &self,
-        text: &str,
-        file: Option<&Path>,
-    ) -> Result<Vec<(Key, Applied)>, Error> {
-        let plans = parse(text)?;
-        let _turn = self.inner.turn.lock().await;
-        // All of them first, so that one that is another's leaves everything as it was.
-        for key in plans.iter().map(key) {
-            let there = self.record(&key).filter(|record| record.file.as_deref() != file);
-            let Some(PodRecord { file: owner, .. }) = there else { continue };
-            // A file that was renamed takes its pods along.
-            let renamed = match (file, &owner) {
-                (Some(_), Some(old)) => !tokio::fs::try_exists(old).await.unwrap_or(true),
-                _ => false,
-            };
-            if !renamed {
-                return Err(Error::Belongs { key, owner });
-            }
-        }
-        let mut applied = Vec::new();
-        for plan in plans {
-            let key = key(&plan);
-            let there = self.record(&key);
-            let result = match there {
-                Some(record) if !record.deleting && same(&record.plan, &plan) => {
-                    if record.file.as_deref() != file {
-                        let file = file.map(Path::to_owned);
-                        self.change(&key, |record| record.file = file)?;
-                    }
-                    Applied::Unchanged
-                }
-                Some(_) => {
-                    self.take_down(&key, None).await?;
-                    self.bring(key.clone(), plan, file)?;
-                    Applied::Replaced
-                }
-                None => {
-                    self.bring(key.clone(), plan, file)?;
-                    Applied::Created
-                }
-            };
-            applied.push((key, result));
-        }
-        Ok(applied)
-    }
-
-    /// Stops and removes a pod, its logs, volumes and events; not one of a file, which would
-    /// stand for a pod that isn't there. `grace`: in place of its own.
-    pub async fn delete(
-        &self,
-        namespace: &str,
-        name: &str,
-        grace: Option<Duration>,
-    ) -> Result<(), Error> {
-        let key = (namespace.to_owned(), name.to_owned());
-        let watched = self.inner.settings.dir.is_some();
-        let owner = self.record(&key).and_then(|record| record.file).filter(|_| watched);
-        if let Some(file) = owner
-            && tokio::fs::try_exists(&file).await.unwrap_or(true)
-        {
-            return Err(Error::Belongs { key, owner: Some(file) });
-        }
-        self.remove(namespace, name, grace).await
-    }
-
-    /// The same, whoever's it is.
-    async fn remove(
-        &self,
-        namespace: &str,
-        name: &str,
-        grace: Option<Duration>,
-    ) -> Result<(), Error> {
-        let _turn = self.inner.turn.lock().await;
-        let key = (namespace.to_owned(), name.to_owned());
-        if !self.lock().contains_key(&key) {
-            return Err(Error::NotFound { namespace: key.0, name: key.1 });
-        }
-        self.take_down(&key, grace).await
     }
 
     /// Every pod of a manifest, as it is by these views of all pods.
@@ -344,60 +269,6 @@ impl Manifests {
         }
     }
 
-    fn bring(&self, key: Key, mut plan: PodPlan, file: Option<&Path>) -> Result<(), Error> {
-        let uid = new_uid();
-        let (namespace, name) = &key;
-        plan.sandbox.log_directory =
-            self.inner.settings.logs.join(format!("{namespace}_{name}_{uid}"));
-        plan.set_uid(&uid);
-        if plan.sandbox.userns.is_some() {
-            plan.sandbox.userns = Some(self.free_ids(&key)?);
-        }
-        let now = nanos(SystemTime::now());
-        let record = PodRecord::new(uid, plan, file.map(Path::to_owned), now);
-        self.inner.store.put(&stored_key(&key), &record)?;
-        self.lock().insert(key.clone(), Entry::new(record));
-        self.keep(key);
-        Ok(())
-    }
-
-    async fn take_down(&self, key: &Key, grace: Option<Duration>) -> Result<(), Error> {
-        let record = {
-            let mut entries = self.lock();
-            let Some(entry) = entries.get_mut(key) else { return Ok(()) };
-            if let Some(task) = entry.task.take() {
-                task.abort();
-            }
-            entry.record.condemn(grace, nanos(SystemTime::now()));
-            entry.record.clone()
-        };
-        self.inner.store.put(&stored_key(key), &record)?;
-        let failed = |why: String| Error::Pod { name: key.1.clone(), why };
-        let mut grace = Grace::new(grace.unwrap_or(record.plan.grace));
-        // Its task may have been cut off in the middle of making a sandbox, so look until
-        // there is none.
-        while !self.sandboxes_of(&record.uid).is_empty() {
-            if let Looked::Waits =
-                self.look(key, &record, &Wish::Delete, &mut grace).await.map_err(failed)?
-            {
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
-        }
-        let dir = self.volumes_of(&record.uid);
-        let removed = tokio::task::spawn_blocking(move || volumes::remove(&dir)).await;
-        removed.unwrap_or_else(|panic| Err(panic.to_string())).map_err(failed)?;
-        let logs = record.plan.sandbox.log_directory.clone();
-        if let Err(error) = tokio::fs::remove_dir_all(&logs).await
-            && error.kind() != std::io::ErrorKind::NotFound
-        {
-            tracing::warn!(directory = %logs.display(), %error, "cannot delete the pod's logs");
-        }
-        self.inner.store.delete::<PodRecord>(&stored_key(key))?;
-        self.lock().remove(key);
-        self.inner.pods.services().events.forget(&key.0, &key.1);
-        Ok(())
-    }
-
     /// Volumes of pods that nobody remembers.
     fn clear_stray_volumes(&self) {
         let known: Vec<String> =
@@ -422,7 +293,7 @@ impl Manifests {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<Key, Entry>> {
+    fn lock(&self) -> MutexGuard<'_, Entries> {
         self.inner.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

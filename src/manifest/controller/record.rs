@@ -65,12 +65,14 @@ impl PodRecord {
     }
 
     /// It is to be taken down, with this grace or else its own. A deletion that goes on keeps
-    /// its time, unless another grace is asked for.
+    /// its time, unless it is to be over sooner.
     pub(super) fn condemn(&mut self, grace: Option<Duration>, now: i64) {
-        if !self.deleting || self.delete_at == 0 || grace.is_some() {
-            let whole = grace.unwrap_or(self.plan.grace);
-            let nanos = i64::try_from(whole.as_nanos()).unwrap_or(i64::MAX);
-            self.delete_at = now.saturating_add(nanos);
+        let begun = self.deleting && self.delete_at != 0;
+        let whole = grace.unwrap_or(self.plan.grace);
+        let nanos = i64::try_from(whole.as_nanos()).unwrap_or(i64::MAX);
+        let delete_at = now.saturating_add(nanos);
+        if !begun || grace.is_some() && delete_at < self.delete_at {
+            self.delete_at = delete_at;
             self.delete_grace_seconds = Some(whole.as_secs());
         }
         self.deleting = true;
@@ -124,9 +126,11 @@ impl PodPlan {
     }
 }
 
-/// Whether a recorded plan is what this manifest asks for, but for what was added to it.
+/// Whether a recorded plan is what this manifest asks for, but for what was added to it and
+/// however that is written.
 pub(super) fn same(recorded: &PodPlan, asked: &PodPlan) -> bool {
     let mut asked = asked.clone();
+    asked.document.clone_from(&recorded.document);
     asked.sandbox.log_directory.clone_from(&recorded.sandbox.log_directory);
     asked.set_uid(&recorded.sandbox.uid);
     if asked.sandbox.userns.is_some() && recorded.sandbox.userns.is_some() {
@@ -153,7 +157,7 @@ mod tests {
 
     #[test]
     fn a_deletion_that_goes_on_keeps_its_time() {
-        let plan = crate::manifest::parse(POD).unwrap().remove(0);
+        let plan = crate::manifest::parse(POD).unwrap().pods.remove(0);
         let mut record = PodRecord::new(new_uid(), plan, None, 0);
         let second = 1_000_000_000;
         record.condemn(None, 100 * second);
@@ -165,7 +169,9 @@ mod tests {
         record.condemn(Some(Duration::from_secs(1)), 105 * second);
         assert_eq!(record.delete_at, 106 * second);
         assert_eq!(record.delete_grace_seconds, Some(1));
+        // It only ever gets less.
         record.condemn(Some(Duration::MAX), 105 * second);
-        assert_eq!(record.delete_at, i64::MAX);
+        assert_eq!(record.delete_at, 106 * second);
+        assert_eq!(record.delete_grace_seconds, Some(1));
     }
 }

@@ -1,7 +1,7 @@
 //! Whose ids a pod with a user namespace gets: no other pod's, and none that people, packages
 //! or other programs use.
 
-use super::{Error, Key, Manifests};
+use super::{Entries, Error, Key, Manifests};
 use crate::manifest::OWN_IDS;
 use crate::sys::userns::{IdMaps, Range};
 
@@ -12,10 +12,9 @@ const FIRST: u32 = 0x7000_0000;
 const END: u32 = 0x7ffe_0000;
 
 impl Manifests {
-    /// Ids that no pod has. One at a time may ask: what it gets is to be recorded at once.
-    pub(super) fn free_ids(&self, key: &Key) -> Result<IdMaps, Error> {
+    /// Ids that no pod has: to be recorded before anybody else looks at `entries`.
+    pub(super) fn free_ids(&self, entries: &Entries, key: &Key) -> Result<IdMaps, Error> {
         let views = self.inner.pods.views();
-        let entries = self.lock();
         let recorded =
             entries.values().filter_map(|entry| entry.record.plan.sandbox.userns.as_ref());
         let seen = views.iter().filter_map(|view| view.config.userns.as_ref());

@@ -15,8 +15,7 @@ use crate::manifest::{Planned, PullPolicy};
 use crate::network::PortMapping;
 use crate::oci::model::PidMode;
 
-const LATER: &[&str] =
-    &["resizePolicy", "terminationMessagePath", "terminationMessagePolicy", "volumeDevices"];
+const LATER: &[&str] = &["volumeDevices"];
 
 /// What a container's fields may refer to.
 pub(super) struct Scope<'a> {
@@ -26,6 +25,8 @@ pub(super) struct Scope<'a> {
     pub(super) annotations: &'a BTreeMap<String, String>,
     pub(super) sources: &'a Sources,
     pub(super) volumes: &'a BTreeSet<String>,
+    /// Of those, what is left out.
+    pub(super) tokens: &'a BTreeSet<String>,
     /// Of every container, by name.
     pub(super) amounts: &'a BTreeMap<String, Amounts>,
     pub(super) security: &'a PodSecurity,
@@ -65,6 +66,9 @@ pub(super) fn container(
     mistakes: &mut Mistakes,
 ) -> Option<Parsed> {
     object.known(CONTAINER, LATER, mistakes);
+    for word in ["terminationMessagePath", "terminationMessagePolicy"] {
+        object.word(CONTAINER, word, mistakes);
+    }
     let name = label(object, "name", mistakes);
     let image = object.required("image", mistakes);
     let pull = pull_policy(object, CONTAINER, "imagePullPolicy", mistakes);
@@ -101,7 +105,7 @@ pub(super) fn container(
         });
     }
     let (security, non_root) = security::security(object, scope.security, mistakes);
-    let mounts = volumes::mounts(object, scope.volumes, security.privileged, mistakes);
+    let mounts = volumes::mounts(object, scope, security.privileged, mistakes);
     let mut flag = |field| object.boolean(field, mistakes).unwrap_or(false);
     let (stdin, stdin_once, tty) = (flag("stdin"), flag("stdinOnce"), flag("tty"));
     let (command, args) = (object.strings("command", mistakes), object.strings("args", mistakes));

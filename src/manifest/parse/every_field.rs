@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 
 use super::schema::{CONFIG_MAP, POD as POD_FIELDS, SECRET};
-use super::{all, parse};
+use super::{all, opened, parse};
 use crate::health::fields::{ASKED, Field, Mistakes, Shape, listed as listed_words};
 use crate::manifest::PodPlan;
 
@@ -48,8 +48,8 @@ fn place(path: &str) -> String {
 /// The fields that may be there, and those that are.
 fn asked() -> (BTreeSet<String>, BTreeSet<String>) {
     ASKED.take();
-    let plans = parse(POD).unwrap_or_else(|errors| panic!("{errors}"));
-    assert_eq!(plans.len(), 1);
+    let manifest = parse(POD).unwrap_or_else(|errors| panic!("{errors}"));
+    assert_eq!(manifest.pods.len(), 1);
     let (mut may, mut are) = (BTreeSet::new(), BTreeSet::new());
     for asked in ASKED.take() {
         let place = place(&asked.path);
@@ -150,7 +150,8 @@ fn with(documents: &[Value], pointer: &str, value: Option<Value>) -> Result<Vec<
         None => object.remove(name),
     };
     let mut mistakes = Mistakes::default();
-    let mut plans = all(documents.as_array().unwrap(), &mut mistakes);
+    let documents = opened(documents.as_array().unwrap().clone(), &mut mistakes);
+    let mut plans = all(&documents, &mut mistakes);
     if !mistakes.0.is_empty() {
         let told: Vec<String> = mistakes.0.iter().map(ToString::to_string).collect();
         return Err(told.join("\n"));

@@ -2,6 +2,7 @@
 //!
 //! A file for each part of a Pod. A field that isn't supported is a mistake that names it.
 
+mod cluster;
 mod container;
 mod env;
 #[cfg(test)]
@@ -21,7 +22,7 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use super::{Errors, Located, PodPlan};
+use super::{Errors, Located, Manifest, PodPlan};
 use crate::health::fields::{Field, Mistake, Mistakes, Object, kinds};
 use files::Sources;
 use locate::Places;
@@ -34,9 +35,9 @@ const MAX_LABEL: usize = 63;
 /// The longest of a pod, ConfigMap or Secret: a DNS subdomain.
 const MAX_SUBDOMAIN: usize = 253;
 
-/// Reads every document of a manifest: Pods, and the ConfigMaps and Secrets they use. Nothing
-/// is given where anything is wrong.
-pub fn parse(text: &str) -> Result<Vec<PodPlan>, Errors> {
+/// Reads every document of a manifest: Pods, and the ConfigMaps and Secrets they use; also as
+/// the items of a List. Nothing is given where anything is wrong.
+pub fn parse(text: &str) -> Result<Manifest, Errors> {
     // As in YAML 1.2: a container may be named `n` or `on`.
     let options = serde_saphyr::options! { with_snippet: false, strict_booleans: true };
     let documents = match serde_saphyr::from_multiple_with_options::<Value>(text, options) {
@@ -50,9 +51,10 @@ pub fn parse(text: &str) -> Result<Vec<PodPlan>, Errors> {
         }
     };
     let mut mistakes = Mistakes::default();
-    let plans = all(&documents, &mut mistakes);
+    let documents = opened(documents, &mut mistakes);
+    let pods = all(&documents, &mut mistakes);
     if mistakes.0.is_empty() {
-        return Ok(plans);
+        return Ok(Manifest { pods, warnings: warnings(&documents) });
     }
     let places = Places::of(text);
     let mut located: Vec<Located> =
@@ -61,8 +63,36 @@ pub fn parse(text: &str) -> Result<Vec<PodPlan>, Errors> {
     Err(Errors(located))
 }
 
-fn all(documents: &[Value], mistakes: &mut Mistakes) -> Vec<PodPlan> {
-    let documents: Vec<&Value> = documents.iter().filter(|value| !value.is_null()).collect();
+/// A document and its path.
+type Document = (String, Value);
+
+/// Every document, those of Lists too, without what a server notes.
+fn opened(values: Vec<Value>, mistakes: &mut Mistakes) -> Vec<Document> {
+    let values: Vec<Value> = values.into_iter().filter(|value| !value.is_null()).collect();
+    let only = values.len() == 1;
+    let mut documents = Vec::new();
+    for (at, mut value) in values.into_iter().enumerate() {
+        let path = document_path(at, only);
+        if value.get("kind").and_then(Value::as_str) != Some("List") {
+            documents.push((path, value));
+            continue;
+        }
+        let items = below(&path, "items");
+        match value.get_mut("items").map(Value::take) {
+            Some(Value::Array(list)) => {
+                let numbered = list.into_iter().enumerate();
+                documents.extend(numbered.map(|(at, item)| (format!("{items}[{at}]"), item)));
+            }
+            _ => mistakes.add(items, "a list is wanted"),
+        }
+    }
+    for (_, document) in &mut documents {
+        cluster::strip(document);
+    }
+    documents
+}
+
+fn all(documents: &[Document], mistakes: &mut Mistakes) -> Vec<PodPlan> {
     if documents.len() > MAX_DOCUMENTS {
         let count = documents.len();
         mistakes.add("", format!("{count} documents: {MAX_DOCUMENTS} are allowed"));
@@ -70,8 +100,7 @@ fn all(documents: &[Value], mistakes: &mut Mistakes) -> Vec<PodPlan> {
     }
     let mut sources = Sources::default();
     let mut pods = Vec::new();
-    for (at, document) in documents.iter().enumerate() {
-        let path = document_path(at, documents.len() == 1);
+    for (path, document) in documents {
         let Some(object) = Object::new(path, document, mistakes) else { continue };
         let kinds = ["Pod", "ConfigMap", "Secret"];
         if object.get("kind").is_none() {
@@ -86,7 +115,7 @@ fn all(documents: &[Value], mistakes: &mut Mistakes) -> Vec<PodPlan> {
                 mistakes
                     .add(object.at("apiVersion"), format!("is \"{version}\": \"v1\" is allowed"));
             }
-            (Some("Pod"), _) => pods.push((object, *document)),
+            (Some("Pod"), _) => pods.push((object, document)),
             (Some(kind), _) => sources.read(&object, kind == "Secret", mistakes),
         }
     }
@@ -99,6 +128,21 @@ fn all(documents: &[Value], mistakes: &mut Mistakes) -> Vec<PodPlan> {
         .collect();
     twice(&plans, mistakes);
     plans
+}
+
+/// What was left out of the pods.
+fn warnings(documents: &[Document]) -> Vec<String> {
+    let mut warnings = Vec::new();
+    for (_, document) in documents {
+        let name = document.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default();
+        for volume in cluster::token_volumes(document) {
+            warnings.push(format!(
+                "pod \"{name}\": volume \"{volume}\" and its mounts are left out: there is no API \
+                 server here, and no token for one"
+            ));
+        }
+    }
+    warnings
 }
 
 /// Two documents that name the same pod.

@@ -9,9 +9,9 @@ use super::container::{self, Scope};
 use super::files::Sources;
 use super::hooks::restart_policy;
 use super::resources::Amounts;
-use super::schema::{DNS_CONFIG, DNS_OPTION, HOST_ALIAS, METADATA, POD, SPEC};
+use super::schema::{DNS_CONFIG, DNS_OPTION, HOST_ALIAS, METADATA, OS, POD, SPEC};
 use super::security::{self, PodSecurity};
-use super::{label, objects, subdomain, volumes};
+use super::{cluster, label, objects, subdomain, volumes};
 use crate::health::fields::{Mistakes, Object, default_number};
 use crate::health::{Heal, Policy};
 use crate::manifest::PodPlan;
@@ -26,43 +26,20 @@ const MAX_CONTAINERS: usize = 64;
 /// The longest hostname Linux takes, in bytes (sethostname(2)).
 const MAX_HOSTNAME: usize = 64;
 
-const METADATA_LATER: &[&str] = &[
-    "deletionGracePeriodSeconds",
-    "deletionTimestamp",
-    "finalizers",
-    "generateName",
-    "generation",
-    "managedFields",
-    "ownerReferences",
-    "resourceVersion",
-    "selfLink",
-    "uid",
-];
 const SPEC_LATER: &[&str] = &[
     "affinity",
-    "automountServiceAccountToken",
-    "enableServiceLinks",
     "ephemeralContainers",
     "hostnameOverride",
     "imagePullSecrets",
-    "nodeName",
     "nodeSelector",
-    "os",
     "overhead",
-    "preemptionPolicy",
-    "priority",
-    "priorityClassName",
     "readinessGates",
     "resourceClaims",
     "resources",
     "runtimeClassName",
-    "schedulerName",
     "schedulingGates",
-    "serviceAccount",
-    "serviceAccountName",
     "setHostnameAsFQDN",
     "subdomain",
-    "tolerations",
     "topologySpreadConstraints",
 ];
 
@@ -74,11 +51,11 @@ pub(super) fn pod(
     mistakes: &mut Mistakes,
 ) -> Option<PodPlan> {
     let before = mistakes.0.len();
-    object.known(POD, &["status"], mistakes);
+    object.known(POD, &[], mistakes);
     let empty = Value::Object(serde_json::Map::new());
     let metadata = object.get("metadata").unwrap_or(&empty);
     let metadata = Object::new(object.at("metadata"), metadata, mistakes)?;
-    metadata.known(METADATA, METADATA_LATER, mistakes);
+    metadata.known(METADATA, &[], mistakes);
     let name = subdomain(&metadata, "name", mistakes).unwrap_or_default();
     let namespace = match metadata.get("namespace") {
         Some(_) => label(&metadata, "namespace", mistakes).unwrap_or_default(),
@@ -91,6 +68,7 @@ pub(super) fn pod(
     }
     let spec = object.object("spec", mistakes)?;
     spec.known(SPEC, SPEC_LATER, mistakes);
+    idle(&spec, mistakes);
     let security = PodSecurity::read(&spec, mistakes);
     let (own_dns, added_dns) = dns(&spec, mistakes);
     let mut sandbox = sandbox(&spec, &name, &namespace, mistakes);
@@ -98,6 +76,7 @@ pub(super) fn pod(
     sandbox.sysctls.clone_from(&security.sysctls);
     sandbox.selinux = security.selinux();
     let names: BTreeSet<String> = volume_names(&spec);
+    let tokens = cluster::token_volumes(document);
     let amounts = all_amounts(&spec);
     let restart = restart_policy(&spec, SPEC, mistakes).unwrap_or_default();
     let scope = Scope {
@@ -107,6 +86,7 @@ pub(super) fn pod(
         annotations: &annotations,
         sources,
         volumes: &names,
+        tokens: &tokens,
         amounts: &amounts,
         security: &security,
         pid_mode: sandbox.pid.clone(),
@@ -125,12 +105,28 @@ pub(super) fn pod(
         volumes: volumes::volumes(&spec, &scope, mistakes),
         fs_group: security.fs_group,
         qos: String::new(),
-        document: document.clone(),
+        document: cluster::without_volumes(document, &tokens),
     };
     containers(&spec, &scope, &mut plan, mistakes);
     plan.sandbox.annotations = annotations.clone();
     own_labels(&labels, &mut plan);
     (mistakes.0.len() == before).then_some(plan)
+}
+
+/// What every pod of a cluster has, and means nothing here, or only what is so anyway.
+fn idle(spec: &Object<'_>, mistakes: &mut Mistakes) {
+    for flag in ["automountServiceAccountToken", "enableServiceLinks"] {
+        spec.boolean(flag, mistakes);
+    }
+    for word in ["preemptionPolicy", "schedulerName", "serviceAccount", "serviceAccountName"] {
+        spec.word(SPEC, word, mistakes);
+    }
+    if let Some(os) = spec.object("os", mistakes) {
+        os.known(OS, &[], mistakes);
+        if os.required("name", mistakes).is_some() {
+            os.word(OS, "name", mistakes);
+        }
+    }
 }
 
 /// What each container asks for and may have. Mistakes are told where it is read.

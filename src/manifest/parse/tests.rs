@@ -14,7 +14,7 @@ const TYPO: &str = include_str!("../../../integration/pods/mistakes/typo.yaml");
 
 #[test]
 fn the_liveness_exam_is_read_whole() {
-    let plan = parse(EXAM).unwrap().remove(0);
+    let plan = parse(EXAM).unwrap().pods.remove(0);
     assert_eq!(plan.sandbox.name, "liveness-exam");
     let name = &plan.containers[0].config.name;
     let probe = plan.health.probes[name].liveness.as_ref().unwrap();
@@ -24,7 +24,7 @@ fn the_liveness_exam_is_read_whole() {
     assert_eq!(plan.health.restart, RestartPolicy::Always);
     assert_eq!(plan.health.heal, Heal::Restart);
     for other in [FAST, WEB, TCP] {
-        assert_eq!(parse(other).unwrap().len(), 1);
+        assert_eq!(parse(other).unwrap().pods.len(), 1);
     }
 }
 
@@ -146,6 +146,71 @@ fn every_mistake_is_named_by_its_path() {
     assert_eq!(several.lines().count(), 2, "{several}");
 }
 
+const CLUSTERS: &str = include_str!("../../../integration/pods/from-a-cluster.yaml");
+
+#[test]
+fn what_a_cluster_adds_is_passed_over() {
+    let Manifest { pods, warnings } = parse(CLUSTERS).unwrap();
+    let [plan] = &pods[..] else { panic!("{pods:?}") };
+    let [warning] = &warnings[..] else { panic!("{warnings:?}") };
+    assert!(warning.starts_with("pod \"pod\": volume \"kube-api-access-7xk2p\""), "{warning}");
+    let volumes: Vec<&str> = plan.volumes.iter().map(|volume| volume.name.as_str()).collect();
+    assert_eq!(volumes, ["scratch"]);
+    let mounts: Vec<&str> =
+        plan.containers[0].mounts.iter().map(|mount| mount.volume.as_str()).collect();
+    assert_eq!(mounts, ["scratch"]);
+    // Nothing of it is kept, so that what is printed later isn't another's.
+    let kept = plan.document.to_string();
+    for passed_over in ["worker-2", "resourceVersion", "ReplicaSet", "kube-api-access", "0f9e8d7c"]
+    {
+        assert!(!kept.contains(passed_over), "{passed_over}: {kept}");
+    }
+    assert!(plan.document.get("status").is_none());
+}
+
+#[test]
+fn what_would_be_another_pod_here_is_a_mistake() {
+    for (field, needle) in [
+        ("serviceAccountName: web", "is \"web\": default is allowed"),
+        ("schedulerName: mine", "is \"mine\": default-scheduler is allowed"),
+        ("os: {name: windows}", "spec.os.name: is \"windows\": linux is allowed"),
+        ("nodeSelector: {disk: ssd}", "field \"nodeSelector\" is not supported yet"),
+        ("runtimeClassName: kata", "field \"runtimeClassName\" is not supported yet"),
+    ] {
+        let errors = mistakes(&format!("{{containers: [{{name: a, image: x}}], {field}}}"));
+        assert!(errors.contains(needle), "{field}\n{errors}");
+    }
+    let errors = mistakes(
+        "{containers: [{name: a, image: x, terminationMessagePolicy: FallbackToLogsOnError}]}",
+    );
+    assert!(
+        errors.contains("terminationMessagePolicy: is \"FallbackToLogsOnError\": File is"),
+        "{errors}"
+    );
+}
+
+#[test]
+fn the_items_of_a_list_are_documents() {
+    let pod = |name: &str, more: &str| {
+        format!(
+            "- {{apiVersion: v1, kind: Pod, metadata: {{name: {name}}}, spec: {{containers: [{{name: a, image: x{more}}}]}}}}\n"
+        )
+    };
+    let list = |items: &str| format!("apiVersion: v1\nkind: List\nitems:\n{items}");
+    let two = list(&(pod("a", "") + &pod("b", "")));
+    let pods = parse(&two).unwrap().pods;
+    assert_eq!(pods.iter().map(|plan| plan.sandbox.name.as_str()).collect::<Vec<_>>(), ["a", "b"]);
+    let wrong = list(&(pod("a", "") + &pod("b", ", oops: 1")));
+    let told = parse(&wrong).unwrap_err().to_string();
+    assert!(told.starts_with("5:") && told.contains(": items[1].spec.containers[0]: "), "{told}");
+    let beside = format!("{two}---\n{wrong}");
+    let told = parse(&beside).unwrap_err().to_string();
+    assert!(told.contains("document[1].items[1].spec.containers[0]: "), "{told}");
+    let told = parse("kind: List\nitems: 7\n").unwrap_err().to_string();
+    assert!(told.contains("items: a list is wanted"), "{told}");
+    assert!(parse("kind: List\nitems: []\n").unwrap_err().to_string().contains("no Pod in it"));
+}
+
 #[test]
 fn what_is_no_pod_is_told_from_one() {
     for (text, needle) in [
@@ -173,7 +238,7 @@ fn what_is_no_pod_is_told_from_one() {
 fn several_documents_are_several_pods_and_none_comes_twice() {
     let json = r#"{"kind": "Pod", "apiVersion": "v1", "metadata": {"name": "b"}, "spec": {"containers": [{"name": "a", "image": "x"}]}}"#;
     let both = format!("{WEB}\n---\n{json}\n");
-    assert_eq!(parse(&both).unwrap().len(), 2);
+    assert_eq!(parse(&both).unwrap().pods.len(), 2);
     let twice = parse(&format!("{json}\n---\n{json}\n")).unwrap_err().to_string();
     assert!(twice.contains("is there twice"), "{twice}");
 }
@@ -181,7 +246,7 @@ fn several_documents_are_several_pods_and_none_comes_twice() {
 #[test]
 fn variables_are_expanded_by_those_before_them() {
     let text = "apiVersion: v1\nkind: Pod\nmetadata: {name: a}\nspec:\n  containers:\n  - name: a\n    image: x\n    args: [\"$(B)\", \"$(C)\", \"$$(B)\"]\n    env: [{name: A, value: \"1\"}, {name: B, value: \"$(A)2\"}]\n";
-    let plan = parse(text).unwrap().remove(0);
+    let plan = parse(text).unwrap().pods.remove(0);
     let config = plan.containers[0].attempt(0, &Facts::default());
     assert_eq!(config.args, ["12", "$(C)", "$(B)"]);
 }
@@ -189,7 +254,7 @@ fn variables_are_expanded_by_those_before_them() {
 #[test]
 fn resources_become_cgroup_values() {
     let text = "apiVersion: v1\nkind: Pod\nmetadata: {name: a}\nspec: {containers: [{name: a, image: x, resources: {limits: {cpu: 500m, memory: 64Mi}, requests: {cpu: 0.25}}}]}";
-    let plan = parse(text).unwrap().remove(0);
+    let plan = parse(text).unwrap().pods.remove(0);
     let resources = &plan.containers[0].config.resources;
     assert_eq!((resources.cpu_quota_us, resources.cpu_shares), (Some(50_000), Some(256)));
     assert_eq!(resources.memory_limit_bytes, Some(64 << 20));
@@ -257,7 +322,7 @@ spec:
 
 #[test]
 fn a_pod_with_much_in_it_is_read_whole() {
-    let plan = parse(WHOLE).unwrap().remove(0);
+    let plan = parse(WHOLE).unwrap().pods.remove(0);
     assert_eq!((plan.init.len(), plan.init[0].sidecar, plan.init[1].sidecar), (2, false, true));
     assert_eq!(plan.health.containers["first"].restart, Some(RestartPolicy::OnFailure));
     assert_eq!(plan.sandbox.pid, PidMode::Pod);
@@ -291,7 +356,7 @@ fn a_containers_selinux_options_stand_in_place_of_the_pods() {
         let text = format!(
             "apiVersion: v1\nkind: Pod\nmetadata: {{name: a}}\nspec:\n  securityContext: {{seLinuxOptions: {options}}}\n  containers:\n  - {{name: a, image: x}}\n  - name: b\n    image: x\n    securityContext: {{seLinuxOptions: {{type: b_t}}}}\n"
         );
-        parse(&text).map(|mut plans| plans.remove(0))
+        parse(&text).map(|mut manifest| manifest.pods.remove(0))
     };
     let plan = pod("{user: u, role: r, type: t, level: \"s0:c1,c2\"}").unwrap();
     let whole = SelinuxOptions {
@@ -324,7 +389,7 @@ fn a_mistake_is_at_its_line_and_column() {
 #[test]
 fn a_word_that_older_yaml_takes_for_a_boolean_is_a_word() {
     let text = "{apiVersion: v1, kind: Pod, metadata: {name: y}, spec: {containers: [{name: n, image: x, env: [{name: A, value: on}]}]}}";
-    assert_eq!(parse(text).unwrap()[0].sandbox.name, "y");
+    assert_eq!(parse(text).unwrap().pods[0].sandbox.name, "y");
     assert!(
         mistakes("{hostPID: yes, containers: [{name: a, image: x}]}").contains("true or false")
     );

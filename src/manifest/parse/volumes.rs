@@ -35,6 +35,9 @@ pub(super) fn volumes(
 ) -> Vec<Volume> {
     let mut volumes: Vec<Volume> = Vec::new();
     for object in objects(spec, "volumes", mistakes) {
+        if object.get("name").and_then(Value::as_str).is_some_and(|n| scope.tokens.contains(n)) {
+            continue;
+        }
         object.known(VOLUME, VOLUME_LATER, mistakes);
         let name = label(&object, "name", mistakes);
         if name.as_ref().is_some_and(|name| volumes.iter().any(|volume| volume.name == *name)) {
@@ -269,7 +272,7 @@ fn relative(
 /// The volumes of a container.
 pub(super) fn mounts(
     object: &Object<'_>,
-    volumes: &BTreeSet<String>,
+    scope: &Scope<'_>,
     privileged: bool,
     mistakes: &mut Mistakes,
 ) -> Vec<VolumeMount> {
@@ -277,8 +280,11 @@ pub(super) fn mounts(
     for mount in objects(object, "volumeMounts", mistakes) {
         mount.known(VOLUME_MOUNT, &[], mistakes);
         let volume = mount.required("name", mistakes);
-        if let Some(name) = volume.as_ref().filter(|name| !volumes.contains(*name)) {
-            let known: Vec<&str> = volumes.iter().map(String::as_str).collect();
+        if volume.as_ref().is_some_and(|name| scope.tokens.contains(name)) {
+            continue;
+        }
+        if let Some(name) = volume.as_ref().filter(|name| !scope.volumes.contains(*name)) {
+            let known: Vec<&str> = scope.volumes.iter().map(String::as_str).collect();
             let there = if known.is_empty() {
                 "it has none".to_owned()
             } else {

@@ -5,7 +5,7 @@ use crate::health::RestartPolicy;
 
 fn plan(spec: &str) -> PodPlan {
     let text = format!("apiVersion: v1\nkind: Pod\nmetadata: {{name: a}}\nspec: {spec}\n");
-    super::super::parse(&text).unwrap().remove(0)
+    super::super::parse(&text).unwrap().pods.remove(0)
 }
 
 fn seen(sandbox: Sandbox, all: &[(&str, Stage)]) -> Observed {

@@ -44,6 +44,7 @@ pub(in crate::manifest::parse) const CONTAINER: &[Field] = &[
     Field::needed("name", Shape::Text(""), "A DNS label, each in the pod another."),
     Field::new("ports", Shape::Objects(PORT), "Names for ports, and ports of the node."),
     Field::new("readinessProbe", Shape::Object(PROBE), "Whether it is ready."),
+    Field::new("resizePolicy", Shape::Other("a list of objects"), "Not looked at."),
     Field::new("resources", Shape::Object(RESOURCES), "What it asks for and what it may have."),
     Field::new(
         "restartPolicy",
@@ -63,6 +64,12 @@ pub(in crate::manifest::parse) const CONTAINER: &[Field] = &[
     Field::new("startupProbe", Shape::Object(PROBE), "Holds the others until it has passed."),
     Field::new("stdin", Shape::Flag("false"), "Has a standard input, for attach."),
     Field::new("stdinOnce", Shape::Flag("false"), "It ends with the first that attached."),
+    Field::new(
+        "terminationMessagePath",
+        Shape::Word(&["/dev/termination-log"], "/dev/termination-log"),
+        "No message is read from it.",
+    ),
+    Field::new("terminationMessagePolicy", Shape::Word(&["File"], "File"), "As its path."),
     Field::new("tty", Shape::Flag("false"), "Has a terminal."),
     Field::new("volumeMounts", Shape::Objects(VOLUME_MOUNT), "Where volumes are."),
     Field::new("workingDir", Shape::Text("the image's"), "Where it starts."),

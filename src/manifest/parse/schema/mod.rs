@@ -74,6 +74,7 @@ pub(super) const SPEC: &[Field] = &[
         Shape::Number(1, MOST_SECONDS, None),
         "The pod has failed when it has run for so long.",
     ),
+    Field::new("automountServiceAccountToken", Shape::Flag("true"), "Not looked at."),
     Field::needed("containers", Shape::Objects(CONTAINER), "What runs side by side: 1 to 64."),
     Field::new("dnsConfig", Shape::Object(DNS_CONFIG), "What is added to resolv.conf."),
     Field::new(
@@ -84,6 +85,7 @@ pub(super) const SPEC: &[Field] = &[
         ),
         "Whose resolv.conf it has: None is dnsConfig's alone, all others are the node's.",
     ),
+    Field::new("enableServiceLinks", Shape::Flag("true"), "Not looked at."),
     Field::new("hostAliases", Shape::Objects(HOST_ALIAS), "Lines of /etc/hosts."),
     Field::new("hostIPC", Shape::Flag("false"), "The node's IPC namespace."),
     Field::new("hostNetwork", Shape::Flag("false"), "The node's network."),
@@ -101,16 +103,31 @@ pub(super) const SPEC: &[Field] = &[
         "Run before the containers, one after the other, each to its end; one with \
          restartPolicy Always is a sidecar and stays.",
     ),
+    Field::new("os", Shape::Object(OS), "What the pod is made for."),
+    Field::new(
+        "preemptionPolicy",
+        Shape::Word(&["PreemptLowerPriority", "Never"], "PreemptLowerPriority"),
+        "Not looked at.",
+    ),
+    Field::new("priority", Shape::Other("a whole number"), "Not looked at."),
+    Field::new("priorityClassName", Shape::Text(""), "Not looked at."),
     Field::new(
         "restartPolicy",
         Shape::Word(RESTART, "Always"),
         "When a container that has ended is started again.",
     ),
     Field::new(
+        "schedulerName",
+        Shape::Word(&["default-scheduler"], "default-scheduler"),
+        "There is one node, and nothing to choose.",
+    ),
+    Field::new(
         "securityContext",
         Shape::Object(POD_SECURITY),
         "Users, groups, seccomp and sysctls of all; what a container says itself goes over it.",
     ),
+    Field::new("serviceAccount", SERVICE_ACCOUNT, "The same as serviceAccountName."),
+    Field::new("serviceAccountName", SERVICE_ACCOUNT, "There is no API server, and no token."),
     Field::new(
         "shareProcessNamespace",
         Shape::Flag("false"),
@@ -121,8 +138,12 @@ pub(super) const SPEC: &[Field] = &[
         Shape::Number(0, MOST_SECONDS, Some(30)),
         "From the signal to stop to the kill.",
     ),
+    Field::new("tolerations", Shape::Other("a list of objects"), "Not looked at."),
     Field::new("volumes", Shape::Objects(VOLUME), "What volumeMounts mount."),
 ];
+const SERVICE_ACCOUNT: Shape = Shape::Word(&["default"], "default");
+pub(super) const OS: &[Field] =
+    &[Field::needed("name", Shape::Word(&["linux"], ""), "An operating system.")];
 /// Of pods and of containers.
 const RESTART: &[&str] = &["Always", "OnFailure", "Never"];
 pub(super) const DNS_CONFIG: &[Field] = &[
