@@ -298,7 +298,7 @@ async fn a_hostile_archive_is_refused_and_leaves_nothing() {
     let whole = archive(&[config, spec, images, ("rootfs-diff.tar", &[7; 4096])]);
     let cut = &whole[..whole.len() - 3072];
     let cases: [(Vec<u8>, &str); 12] = [
-        (b"no archive".repeat(100), "not a tar archive"),
+        (b"no archive".repeat(100), "it is no tar archive"),
         (archive(&[spec, images]), "it has no config.dump"),
         (archive(&[config, images]), "it has no spec.dump"),
         (archive(&[config, spec]), "it has no checkpoint/inventory.img"),

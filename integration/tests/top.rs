@@ -33,6 +33,7 @@ impl Terminal {
         let open = || File::options().read(true).write(true).open(name.to_str().unwrap()).unwrap();
         // One end is held open, so that the terminal outlives what runs in it.
         let slave = OwnedFd::from(open());
+        let before = tcgetattr(&slave).unwrap();
         let child = Command::new("setsid")
             .args(["--ctty", env!("CARGO_BIN_EXE_halectl"), "--socket"])
             .arg(daemon.socket())
@@ -43,7 +44,6 @@ impl Terminal {
             .stderr(Stdio::from(open()))
             .spawn()
             .unwrap();
-        let before = tcgetattr(&slave).unwrap();
         let (master, written) = (File::from(master), Arc::new(Mutex::new(String::new())));
         let (mut reader, all) = (master.try_clone().unwrap(), written.clone());
         std::thread::spawn(move || {
@@ -92,7 +92,7 @@ async fn web(daemon: &Daemon) {
     let manifest = "{apiVersion: v1, kind: Pod, metadata: {name: web}, spec: {terminationGracePeriodSeconds: 2, containers: [{\
         name: app, image: busybox, imagePullPolicy: Never, \
         command: [sh, -c, 'trap \"exit 0\" TERM; echo QQQQQQQQ; while :; do sleep 0.1; done'], \
-        livenessProbe: {exec: {command: ['true']}, periodMilliseconds: 200}}]}}";
+        livenessProbe: {exec: {command: ['true']}, periodMilliseconds: 200, timeoutSeconds: 60}}]}}";
     let request = wire::ApplyRequest {
         manifest: manifest.as_bytes().to_vec().into(),
         source: "web.yaml".into(),

@@ -145,7 +145,7 @@ fn a_command_of_another_tool_is_told_by_its_name_here() {
     assert!(parse("halectl image delete x").to_string().contains("tip: halectl image rm"));
     assert!(parse("halectl edit x").to_string().contains("tip: edit the manifest's file"));
     assert!(parse("halectl exec -u root web -- id").to_string().contains("tip: it runs as"));
-    assert!(!parse("halectl get pods --sort-by x").to_string().contains("tip"));
+    assert!(!parse("halectl get pods --nosuch x").to_string().contains("tip"));
 }
 
 #[test]
