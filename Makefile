@@ -66,6 +66,10 @@ check: toolchain ## formatting, lints, docs, arrows between rooms, unit tests
 	$(CARGO) fmt --check
 	$(CARGO) clippy --all-targets -- -D warnings
 	$(CARGO) clippy --no-default-features --bin haled-monitor -- -D warnings
+	for bare in pause agent; do \
+	  $(CARGO) clippy --quiet --target-dir target/helper-build --profile helper --no-default-features \
+	    --features $$bare --bin haled-$$bare -- -D warnings; \
+	done
 	RUSTDOCFLAGS='-D rustdoc::broken_intra_doc_links' $(CARGO) doc --no-deps --lib --quiet
 	$(CARGO) test --quiet --lib
 	$(CARGO) test --quiet --test integration architecture::

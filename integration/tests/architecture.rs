@@ -147,8 +147,9 @@ fn check(file: &Path, text: &str) -> Vec<(usize, Wrong)> {
     // The front page declares the rooms.
     let (room, allowed, depth) = match (room.as_str(), file.iter().nth(1)) {
         ("lib", None) => return Vec::new(),
-        ("bin", Some(_)) => {
-            let program = file.file_stem().unwrap().to_str().unwrap().to_owned();
+        // A file, or a directory of them.
+        ("bin", Some(program)) => {
+            let program = Path::new(program).file_stem().unwrap().to_str().unwrap().to_owned();
             let allowed = PROGRAMS.iter().find(|(name, _)| *name == program);
             (program, allowed, depth)
         }

@@ -4,7 +4,8 @@
 //! allocation, no C runtime: three system calls in a loop, about 1 KB on disk.
 #![no_std]
 #![no_main]
-#![allow(unsafe_code)]
+// A call of it would be a stack frame for each.
+#![allow(unsafe_code, clippy::inline_always)]
 
 use core::arch::{asm, global_asm};
 use core::panic::PanicInfo;
