@@ -52,6 +52,8 @@ impl Browser {
         );
         let process = daemon
             .on_node(&command)
+            // What it leaves there when it is killed goes with the profile.
+            .env("TMPDIR", profile.path())
             .stdout(Stdio::null())
             .stderr(std::fs::File::create(profile.path().join("stderr")).unwrap())
             .spawn()
