@@ -25,7 +25,10 @@ pub(super) async fn get(address: &Address, namespace: &str, args: GetArgs) -> Ou
     };
     let view = View { output, one: names.len() == 1, columns, heading: !args.no_headers };
     let fields = args.field_selector;
-    let pods = pods::list_with_specs(address).await?;
+    // A table has no use for specs, which haled would make anew for each look at the pods.
+    let specs = view.is_of_objects() || fields.is_some() || args.sort_by.is_some();
+    let request = ListPodsRequest { specs, ..ListPodsRequest::default() };
+    let pods = pods::asked(address, request.clone()).await?;
     let mut chosen = pods::chosen(pods, namespace, &names, &among);
     chosen.pods.retain(|pod| fits(pod, fields.as_ref()));
     if args.ignore_not_found {
@@ -45,7 +48,7 @@ pub(super) async fn get(address: &Address, namespace: &str, args: GetArgs) -> Ou
             let meant = if names.is_empty() { pods::fits(pod, namespace, &among) } else { named };
             meant && fits(pod, fields.as_ref())
         };
-        return watch(address, &view, is_meant).await;
+        return watch(address, request, &view, is_meant).await;
     }
     let there_are_none = chosen.pods.is_empty();
     // A script that counts lines counts none; one that reads JSON gets a list.
@@ -63,8 +66,12 @@ fn fits(pod: &Pod, fields: Option<&FieldSelector>) -> bool {
 }
 
 /// Prints each pod, and again whenever what is printed of it has changed.
-async fn watch(address: &Address, view: &View, is_meant: impl Fn(&Pod) -> bool) -> Outcome {
-    let request = ListPodsRequest { specs: true, ..ListPodsRequest::default() };
+async fn watch(
+    address: &Address,
+    request: ListPodsRequest,
+    view: &View,
+    is_meant: impl Fn(&Pod) -> bool,
+) -> Outcome {
     let mut lists = pods::watching(address, request).await?;
     let mut shown: HashMap<(String, String), Vec<String>> = HashMap::new();
     let (mut widths, mut headed) = (Widths::default(), !view.heading);
@@ -117,6 +124,11 @@ impl View {
         let rows = pods.iter().map(|pod| self.cells(pod, now));
         let rows: Vec<_> = heading.into_iter().chain(rows).collect::<Result<_, _>>()?;
         Ok(self.lines(&rows, &mut Widths::default()))
+    }
+
+    /// Whether what is printed is made of the pods' objects.
+    fn is_of_objects(&self) -> bool {
+        !matches!(self.output, None | Some(Format::Wide | Format::Name))
     }
 
     /// The columns; `None`: it is no table.

@@ -93,7 +93,11 @@ pub(super) async fn list_with_specs(address: &Address) -> Result<Vec<Pod>, Failu
     asked(address, ListPodsRequest { specs: true, ..ListPodsRequest::default() }).await
 }
 
-async fn asked(address: &Address, request: ListPodsRequest) -> Result<Vec<Pod>, Failure> {
+/// The pods that a request asks for, sorted.
+pub(super) async fn asked(
+    address: &Address,
+    request: ListPodsRequest,
+) -> Result<Vec<Pod>, Failure> {
     let mut pods = client::haled(address).await?.list_pods(request).await?.into_inner().pods;
     pods.sort_by_cached_key(key);
     Ok(pods)

@@ -8,10 +8,10 @@ use crate::proto::cri::{VersionRequest, VersionResponse};
 use crate::proto::haled::{AboutRequest, AboutResponse, OciRuntime};
 
 use super::client::{self, Address};
-use super::options::{ObjectFormat, VersionArgs};
+use super::options::VersionArgs;
 use super::output::print;
 use super::table::table;
-use super::{Failure, Outcome};
+use super::{Failure, Outcome, json};
 
 const OWN: &str = env!("CARGO_PKG_VERSION");
 
@@ -21,14 +21,7 @@ pub(super) async fn version(address: &Address, args: VersionArgs) -> Outcome {
     let answer = asked.as_ref().and_then(|asked| asked.as_ref().ok());
     match args.output {
         None => print(text(answer))?,
-        Some(format) => {
-            let object = object(answer);
-            print(match format {
-                ObjectFormat::Json => format!("{object:#}\n"),
-                ObjectFormat::Yaml => serde_saphyr::to_string(&object)
-                    .map_err(|error| Failure::Message(format!("cannot write it: {error}")))?,
-            })?;
-        }
+        Some(format) => print(json::written(&object(answer), format)?)?,
     }
     asked.transpose().map(|_| ExitCode::SUCCESS)
 }

@@ -117,7 +117,9 @@ impl Face {
         request: &wire::LogsRequest,
     ) -> Result<(Arc<PodView>, Arc<ContainerView>), Status> {
         let full = format!("{}/{}", request.namespace, request.pod);
-        let name = self.container_name(request, &full)?;
+        let told = self.pod_of(request);
+        let told = told.ok_or_else(|| Status::not_found(format!("there is no pod {full}")))?;
+        let name = container_name(&told, &request.container, &full)?;
         let of_pod = |pod: &&Arc<PodView>| {
             pod.config.name == request.pod && pod.config.namespace == request.namespace
         };
@@ -131,32 +133,7 @@ impl Face {
             _ if request.previous => Err(Status::not_found(format!(
                 "container \"{name}\" of pod {full} has no attempt before this one"
             ))),
-            _ => Err(self.waits_to_start(request, &full, &name)),
-        }
-    }
-
-    /// The name of the container that is meant, which the pod must have.
-    fn container_name(&self, request: &wire::LogsRequest, full: &str) -> Result<String, Status> {
-        let pod = self.pod_of(request);
-        let pod = pod.ok_or_else(|| Status::not_found(format!("there is no pod {full}")))?;
-        let names: Vec<String> = pod
-            .init_containers
-            .into_iter()
-            .chain(pod.containers)
-            .map(|container| container.name)
-            .collect();
-        match (request.container.as_str(), names.as_slice()) {
-            ("", [only]) => Ok(only.clone()),
-            (_, []) => Err(Status::not_found(format!("pod {full} has no container yet"))),
-            ("", several) => Err(invalid(format!(
-                "pod {full} has several containers, name one with -c: {}",
-                several.join(", ")
-            ))),
-            (name, names) if names.iter().any(|known| known == name) => Ok(name.to_owned()),
-            (name, names) => Err(Status::not_found(format!(
-                "pod {full} has no container \"{name}\"; it has: {}",
-                names.join(", ")
-            ))),
+            _ => Err(waits_to_start(&told, &full, &name)),
         }
     }
 
@@ -169,20 +146,38 @@ impl Face {
         // Of several sandboxes the newest comes first.
         self.pods_of(&request).pods.into_iter().next()
     }
+}
 
-    /// Why a container that the pod has has no log yet.
-    fn waits_to_start(&self, request: &wire::LogsRequest, full: &str, name: &str) -> Status {
-        let pod = self.pod_of(request).unwrap_or_default();
-        let mut all = pod.init_containers.iter().chain(&pod.containers);
-        let why = all.find(|container| container.name == name).map(|container| {
-            let colon = if container.message.is_empty() { "" } else { ": " };
-            format!(": {}{colon}{}", container.reason, container.message)
-        });
-        Status::failed_precondition(format!(
-            "container \"{name}\" of pod {full} is waiting to start{}",
-            why.unwrap_or_default()
-        ))
+/// The name of the container that is meant, which the pod must have.
+fn container_name(pod: &wire::Pod, asked: &str, full: &str) -> Result<String, Status> {
+    let all = pod.init_containers.iter().chain(&pod.containers);
+    let names: Vec<&str> = all.map(|container| container.name.as_str()).collect();
+    match (asked, names.as_slice()) {
+        ("", [only]) => Ok((*only).to_owned()),
+        (_, []) => Err(Status::not_found(format!("pod {full} has no container yet"))),
+        ("", several) => Err(invalid(format!(
+            "pod {full} has several containers, name one with -c: {}",
+            several.join(", ")
+        ))),
+        (name, names) if names.contains(&name) => Ok(name.to_owned()),
+        (name, names) => Err(Status::not_found(format!(
+            "pod {full} has no container \"{name}\"; it has: {}",
+            names.join(", ")
+        ))),
     }
+}
+
+/// Why a container that the pod has has no log yet.
+fn waits_to_start(pod: &wire::Pod, full: &str, name: &str) -> Status {
+    let mut all = pod.init_containers.iter().chain(&pod.containers);
+    let why = all.find(|container| container.name == name).map(|container| {
+        let colon = if container.message.is_empty() { "" } else { ": " };
+        format!(": {}{colon}{}", container.reason, container.message)
+    });
+    Status::failed_precondition(format!(
+        "container \"{name}\" of pod {full} is waiting to start{}",
+        why.unwrap_or_default()
+    ))
 }
 
 /// Hands lines on, none before `since`. `None`: it has come to no good end.
